@@ -1,0 +1,3 @@
+"""The LangChain and LangGraph side: the chat model, links, checkpoints and tools."""
+
+from __future__ import annotations
