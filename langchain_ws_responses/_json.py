@@ -1,0 +1,61 @@
+"""JSON for the wire: `orjson`, with the standard library for what `orjson` refuses.
+
+`orjson` refuses lone surrogates, integers above 64 bits and other things that the standard library accepts;
+a conversation that worked over HTTP must not fail here because of them.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import orjson
+
+__all__ = ["canonical", "dumps", "loads"]
+
+_OPTIONS = orjson.OPT_NON_STR_KEYS
+_SORTED = orjson.OPT_NON_STR_KEYS | orjson.OPT_SORT_KEYS
+
+
+def _default(value: Any) -> Any:
+    """Turns a pydantic model (tools, schemas, content parts) into plain data."""
+    dump = getattr(value, "model_dump", None)
+    if dump is not None and not isinstance(value, type):
+        return dump(mode="json", exclude_unset=True)
+    raise TypeError(f"{type(value).__name__} is not JSON serializable")
+
+
+def dumps(value: Any) -> bytes:
+    """Serialises a request.
+
+    Args:
+        value: Plain data; pydantic models are dumped as HTTP would.
+
+    Returns:
+        UTF-8 text without spaces.
+
+    Raises:
+        TypeError: Something in `value` has no JSON form.
+        ValueError: A float is not a JSON number, or the structure is circular.
+    """
+    try:
+        return orjson.dumps(value, _default, _OPTIONS)
+    except orjson.JSONEncodeError:
+        return json.dumps(value, default=_default, separators=(",", ":"), allow_nan=False).encode()
+
+
+def canonical(value: Any) -> bytes:
+    """Serialises `value` with sorted keys, so that equal data gives equal bytes."""
+    try:
+        return orjson.dumps(value, _default, _SORTED)
+    except orjson.JSONEncodeError:
+        return json.dumps(value, default=_default, separators=(",", ":"), sort_keys=True).encode()
+
+
+def loads(text: str | bytes) -> Any:
+    """Parses one frame.
+
+    Raises:
+        ValueError: The text is not JSON, or not UTF-8.
+    """
+    return orjson.loads(text)

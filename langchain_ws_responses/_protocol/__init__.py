@@ -1,0 +1,1 @@
+"""The protocol as pure tables and verbs: standard library only, no I/O."""

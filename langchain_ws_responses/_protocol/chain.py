@@ -1,0 +1,209 @@
+"""The plan of a turn: continue which response, and send what.
+
+Messages are the truth, response ids are hints. A link says "response X was made from exactly these messages"; it is
+believed only when its signature fits and its fingerprint, computed anew over the messages at hand, is the same.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any
+
+from .._types import Reason, SendMode
+
+__all__ = ["LINK_VERSION", "ChainKey", "History", "Plan", "digest", "plan"]
+
+LINK_VERSION = 1
+_SIZE = 32
+_NO_SYSTEM = "0"
+
+
+def digest(content: bytes) -> bytes:
+    """Returns the digest of one message's content."""
+    return blake2b(content, digest_size=_SIZE).digest()
+
+
+class ChainKey:
+    """Makes and checks links for one endpoint, model, organization, project and secret.
+
+    Args:
+        secret: What only the owner of the conversation knows.
+        scope: What a link must not leave: endpoint, organization, project, model.
+    """
+
+    def __init__(self, secret: bytes, scope: Sequence[str | None]) -> None:
+        master = blake2b(secret, digest_size=_SIZE, person=b"chain").digest()
+        named = json.dumps(list(scope)).encode()
+        self._key = blake2b(named, key=master, digest_size=_SIZE, person=b"scope").digest()
+
+    def fingerprint(self, digests: Sequence[bytes]) -> str:
+        """Hashes the digests of a run of messages, in order."""
+        return blake2b(b"".join(digests), key=self._key, digest_size=20, person=b"fp").hexdigest()
+
+    def system(self, digests: Sequence[bytes]) -> str:
+        """Hashes the leading system messages; a fixed word where there are none."""
+        if not digests:
+            return _NO_SYSTEM
+        return blake2b(b"".join(digests), key=self._key, digest_size=12, person=b"system").hexdigest()
+
+    def sign(self, link: Mapping[str, Any]) -> str:
+        """Signs what a link claims."""
+        claim = [link[name] for name in ("v", "id", "fp", "sys", "store", "model")]
+        return blake2b(
+            json.dumps(claim).encode(), key=self._key, digest_size=20, person=b"sig"
+        ).hexdigest()
+
+    def make_link(
+        self, *, response_id: str, fp: str, system: str, store: bool, model: str, node: str, conn: str
+    ) -> dict[str, Any]:
+        """Makes the link for an answer: a plain dict of str, int and bool."""
+        link: dict[str, Any] = {
+            "v": LINK_VERSION,
+            "id": response_id,
+            "fp": fp,
+            "sys": system,
+            "model": model,
+            "store": store,
+            "node": node,
+        }
+        if conn:
+            link["conn"] = conn
+        link["sig"] = self.sign(link)
+        return link
+
+
+_FIELDS: dict[str, type] = {
+    "v": int,
+    "id": str,
+    "fp": str,
+    "sys": str,
+    "sig": str,
+    "model": str,
+    "store": bool,
+}
+
+
+def _well_formed(link: Any) -> bool:
+    return (
+        isinstance(link, Mapping)
+        and all(type(link.get(name)) is kind for name, kind in _FIELDS.items())
+        and link["v"] == LINK_VERSION
+    )
+
+
+@dataclass(frozen=True)
+class History:
+    """The messages of a turn, as far as the plan looks at them.
+
+    Attributes:
+        digests: One per message, in order.
+        head: How many leading messages are system messages.
+        links: `(position, link)` of every assistant message, newest first; the link is None where it has none.
+        text_head: Whether the leading system messages are plain text, so that `instructions` can hold them.
+    """
+
+    digests: Sequence[bytes]
+    head: int
+    links: Sequence[tuple[int, Any]]
+    text_head: bool = True
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a turn is sent.
+
+    Attributes:
+        mode: Full or delta.
+        reason: Why.
+        start: Position of the first message to send (0 in a full send).
+        previous_response_id: What is continued, or None.
+        stored: Whether that response is in the provider's storage.
+        instructions: Whether the leading system text goes to `instructions` instead of `input`.
+        link: The link that was followed, or None.
+    """
+
+    mode: SendMode
+    reason: Reason
+    start: int = 0
+    previous_response_id: str | None = None
+    stored: bool = True
+    instructions: bool = False
+    link: Mapping[str, Any] | None = None
+
+
+def plan(
+    history: History,
+    *,
+    key: ChainKey,
+    model: str,
+    system_mode: str,
+    alive: Callable[[str, bool], bool],
+) -> Plan:
+    """Finds the newest answer that can be continued.
+
+    Args:
+        history: The messages.
+        key: Checks links.
+        model: The model that is asked.
+        system_mode: `"auto"`, `"input"` or `"instructions"`.
+        alive: Says whether a response, given its id and whether it was stored, can still be continued.
+
+    Returns:
+        A delta where a link proves one; else a full send with the reason why the newest link was no use.
+    """
+    mode = system_mode if history.text_head else "input"
+    system = key.system(history.digests[: history.head])
+    refusals: list[Reason] = []
+    instructions = mode == "instructions"
+    for position, link in history.links:
+        refusal = _refusal(history, position, link, key=key, model=model)
+        if refusal is None:
+            continues = link["sys"] == ("" if mode == "instructions" else system)
+            if mode == "auto" and link["sys"] == "":
+                # This chain went over to `instructions` before, and stays there.
+                continues = instructions = True
+            if not continues:
+                refusal = Reason.SYSTEM_CHANGED
+                instructions = instructions or mode == "auto"
+            elif position == len(history.digests) - 1:
+                refusal = Reason.NOTHING_NEW
+            elif not alive(link["id"], link["store"]):
+                refusal = Reason.NOT_ALIVE
+            else:
+                return Plan(
+                    SendMode.DELTA,
+                    Reason.CHAIN,
+                    start=position + 1,
+                    previous_response_id=link["id"],
+                    stored=link["store"],
+                    instructions=link["sys"] == "",
+                    link=link,
+                )
+        refusals.append(refusal)
+    return Plan(SendMode.FULL, _why(refusals), instructions=instructions)
+
+
+def _refusal(history: History, position: int, link: Any, *, key: ChainKey, model: str) -> Reason | None:
+    """Says why a link proves nothing, or None if it proves that its response was made from these messages."""
+    if link is None:
+        return Reason.NO_LINK
+    if not _well_formed(link):
+        return Reason.BAD_LINK
+    if link["model"] != model:
+        return Reason.MODEL_CHANGED
+    if not hmac.compare_digest(key.sign(link).encode(), link["sig"].encode("utf-8", "replace")):
+        return Reason.BAD_LINK
+    if key.fingerprint(history.digests[history.head : position + 1]) != link["fp"]:
+        return Reason.HISTORY_CHANGED
+    return None
+
+
+def _why(refusals: Sequence[Reason]) -> Reason:
+    """The newest link's trouble; an answer that never had a link says less than an older one that has."""
+    if not refusals:
+        return Reason.FIRST_TURN
+    return next((reason for reason in refusals if reason is not Reason.NO_LINK), Reason.NO_LINK)

@@ -1,0 +1,347 @@
+"""One connection as a pure state machine: verbs in, bytes and verdicts out, no I/O.
+
+`ResponsesProtocol` knows which lanes exist, what is in flight on them, which responses the server keeps in memory,
+and to which turn a frame belongs. Whoever owns it reads and writes the socket.
+
+Source: the public guide of the WebSocket mode: lanes, 16 in flight, 32 names, latest response per lane in memory,
+eviction after a failed same-lane continuation, forks.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from .._types import Failure, FailureKind, Phase
+from .events import EventKind, Frame, FrameError, decode, failure_from
+from .lanes import Lane, LaneInput, LaneState, LocalProtocolError
+from .limits import Profile
+
+__all__ = ["Received", "ResponsesProtocol"]
+
+_MEMORY_ONLY_HEAD = b'{"type":"response.create"'
+# Refusals of a second response at a time, or of lanes at all: the server has none.
+_NO_LANES_CODES = frozenset({"concurrent_turn_not_supported", "invalid_stream_id", "unknown_stream_id"})
+
+
+@dataclass(frozen=True)
+class Received:
+    """What one frame means.
+
+    Attributes:
+        frame: The frame, or None if it could not be read.
+        lane: The lane that it belongs to, or None: nobody's.
+        deliver: Whether the lane's turn should see it (not so for an abandoned turn).
+        ended: Whether it ended the lane's turn.
+        failure: Why the turn failed, if it did.
+        fatal: The connection cannot be used any more: fail everything in flight on it with this.
+        retire: The connection takes no new turn from now on.
+    """
+
+    frame: Frame | None = None
+    lane: Lane | None = None
+    deliver: bool = False
+    ended: bool = False
+    failure: Failure | None = None
+    fatal: Failure | None = None
+    retire: bool = False
+
+
+def _random_name() -> str:
+    return f"ln_{secrets.token_hex(6)}"
+
+
+class ResponsesProtocol:
+    """The protocol state of one connection.
+
+    Args:
+        profile: What is known about the server.
+        max_in_flight: Responses at a time.
+        max_lanes: Lane names over the lifetime of the connection.
+        label: Name of the connection for failures.
+        loads: The JSON parser.
+        make_name: Makes a fresh `stream_id`; random by default, never from user text.
+    """
+
+    def __init__(
+        self,
+        *,
+        profile: Profile,
+        max_in_flight: int = 16,
+        max_lanes: int = 32,
+        label: str = "",
+        loads: Callable[[bytes], Any] = json.loads,
+        make_name: Callable[[], str] = _random_name,
+    ) -> None:
+        self.lanes: dict[str | None, Lane] = {}
+        self.has_lanes = profile.lanes
+        self.strays = 0
+        self._proved = False
+        self._max_in_flight = max_in_flight
+        self._max_lanes = max_lanes
+        self._label = label
+        self._loads = loads
+        self._make_name = make_name
+        self._holders: dict[str, Lane] = {}
+        self._steers: dict[Lane, int] = {}
+
+    # -- what there is ------------------------------------------------------------------------------------------
+
+    @property
+    def in_flight(self) -> int:
+        """Turns that wait for their terminal event, abandoned ones included: the server counts them too."""
+        return sum(1 for lane in self.lanes.values() if not lane.idle)
+
+    @property
+    def room(self) -> int:
+        """How many more turns may be sent now."""
+        most = self._max_in_flight if self.has_lanes else 1
+        return max(0, most - self.in_flight)
+
+    def holder(self, response_id: str) -> Lane | None:
+        """Returns the lane whose memory holds a response, or None."""
+        return self._holders.get(response_id)
+
+    def held(self) -> list[str]:
+        """Returns the responses that the server keeps in memory for this connection."""
+        return list(self._holders)
+
+    def in_flight_lanes(self) -> list[Lane]:
+        """Returns the lanes that wait for a terminal event."""
+        return [lane for lane in self.lanes.values() if not lane.idle]
+
+    def spare_lane(self) -> Lane | None:
+        """Returns a lane for a turn that continues nothing here.
+
+        An idle lane without a chain, else a new name, else the least recently used idle lane, whose chain is given up.
+        None where every lane is busy or the connection has no room.
+        """
+        if not self.room:
+            return None
+        if self.has_lanes is False:
+            return self.lanes.setdefault(None, Lane(None))
+        idle = [lane for lane in self.lanes.values() if lane.idle and lane.name is not None]
+        empty = next((lane for lane in idle if lane.latest is None), None)
+        if empty is not None:
+            return empty
+        if sum(1 for name in self.lanes if name is not None) < self._max_lanes:
+            lane = Lane(self._make_name())
+            self.lanes[lane.name] = lane
+            return lane
+        return min(idle, key=lambda lane: lane.used_at, default=None)
+
+    # -- sending ------------------------------------------------------------------------------------------------
+
+    def send_create(self, lane: Lane, body: bytes, *, parent: str | None = None, stored: bool = True) -> bytes:
+        """Begins a turn.
+
+        Args:
+            lane: An idle lane of this connection.
+            body: The request as a JSON object without `type` and `stream_id`; at least one key.
+            parent: The `previous_response_id` in it.
+            stored: Whether the parent can be loaded from storage; if not, it must be in this connection's memory.
+
+        Returns:
+            The text to write.
+
+        Raises:
+            LocalProtocolError: The lane is busy or the connection is full.
+        """
+        if not self.room:
+            raise LocalProtocolError("the connection has no room for another response")
+        lane.advance(LaneInput.SEND)
+        source = self._holders.get(parent) if parent is not None else None
+        if source is None and parent is not None and not stored:
+            raise LocalProtocolError("the response to continue is not in this connection's memory")
+        if source is not None and source is not lane and not stored:
+            source.forks.add(id(lane))
+        if source is not lane:
+            self._forget(lane)
+        lane.parent, lane.response_id, lane.events = parent, None, 0
+        head = _MEMORY_ONLY_HEAD
+        if lane.name is not None:
+            head += b',"stream_id":"' + lane.name.encode("ascii") + b'"'
+        return head + b"," + body[1:]
+
+    def may_advance(self, lane: Lane) -> bool:
+        """Whether a same-lane continuation may be sent: every fork of its response has been begun."""
+        return not lane.forks
+
+    def send_steer(self, lane: Lane, items: Any, *, dumps: Callable[[Any], bytes]) -> bytes:
+        """Queues user input into the response in flight.
+
+        Args:
+            lane: A lane whose response has been named by the server.
+            items: Input items.
+            dumps: The JSON serialiser.
+
+        Raises:
+            LocalProtocolError: Nothing is running on the lane.
+        """
+        if lane.idle or lane.response_id is None:
+            raise LocalProtocolError("no response is running on this lane")
+        self._steers[lane] = self._steers.get(lane, 0) + 1
+        frame: dict[str, Any] = {"type": "response.steer"}
+        if lane.name is not None:
+            frame["stream_id"] = lane.name
+        return dumps({**frame, "previous_response_id": lane.response_id, "input": items})
+
+    def abandon(self, lane: Lane) -> None:
+        """Marks the turn in flight as nobody's: its rest is swallowed."""
+        if lane.state in (LaneState.SENT, LaneState.STREAMING):
+            lane.advance(LaneInput.ABANDON)
+
+    # -- receiving ----------------------------------------------------------------------------------------------
+
+    def receive(self, raw: bytes | str, *, now: float = 0.0) -> Received:
+        """Takes one frame from the socket.
+
+        Never raises for what a server sends: a broken frame is a verdict too.
+
+        Args:
+            raw: The message.
+            now: The owner's clock.
+        """
+        try:
+            frame = decode(raw, loads=self._loads)
+            lane, fatal = self._owner(frame)
+            if fatal is not None:
+                return Received(frame=frame, fatal=fatal, retire=True)
+            if frame.kind is EventKind.ERROR:
+                return self._error(frame, lane, now)
+            if lane is None:
+                return Received(frame=frame)
+            return self._event(frame, lane, now)
+        except FrameError as exc:
+            return Received(fatal=self._fail(FailureKind.PROTOCOL_VIOLATION, f"{exc}."), retire=True)
+
+    def _fail(self, kind: FailureKind, message: str) -> Failure:
+        return Failure(kind, message=message, connection=self._label)
+
+    def _owner(self, frame: Frame) -> tuple[Lane | None, Failure | None]:
+        """Finds the lane that a frame belongs to; a failure where guessing would be wrong."""
+        if frame.stream_id is not None:
+            lane = self.lanes.get(frame.stream_id)
+            if lane is None or lane.idle:
+                self.strays += 1
+                return None, None
+            self.has_lanes, self._proved = True, True
+            return lane, None
+        if frame.kind is EventKind.FOREIGN:
+            return None, None
+        busy = self.in_flight_lanes()
+        if not busy:
+            self.strays += 1
+            return None, None
+        if len(busy) == 1:
+            lane = busy[0]
+            if lane.name is not None and not self._proved and frame.kind is not EventKind.ERROR:
+                # The name was not echoed: from now on one response at a time, without a name.
+                self.has_lanes = False
+                self._rename(lane)
+            return lane, None
+        if frame.kind is EventKind.ERROR:
+            return None, None
+        self.has_lanes = False
+        message = "The server does not say which of several responses an event belongs to."
+        return None, self._fail(FailureKind.LANES_UNSUPPORTED, message)
+
+    def _rename(self, lane: Lane) -> None:
+        self.lanes.pop(lane.name, None)
+        lane.name = None
+        self.lanes[None] = lane
+
+    def _event(self, frame: Frame, lane: Lane, now: float) -> Received:
+        deliver = lane.state is not LaneState.DRAINING
+        kind = frame.kind
+        if kind is EventKind.CREATED:
+            response = frame.response
+            lane.response_id = _id(response)
+            ignored = lane.parent is not None and response.get("previous_response_id", "") is None
+            if ignored:
+                return self._parent_ignored(frame, lane)
+        if kind is not EventKind.CREATED:
+            self._begun(lane)
+        if not kind.is_terminal or self._steered(frame, lane):
+            lane.advance(LaneInput.EVENT)
+            lane.events += 1
+            return Received(frame=frame, lane=lane, deliver=deliver)
+        response_id = _id(frame.response) or lane.response_id
+        lane.events += 1
+        self._end(lane, now)
+        if kind is not EventKind.FAILED and response_id is not None:
+            lane.latest = response_id
+            self._holders[response_id] = lane
+        return Received(frame=frame, lane=lane, deliver=deliver, ended=True)
+
+    def _parent_ignored(self, frame: Frame, lane: Lane) -> Received:
+        """The server began an answer that does not continue what it was told to: nobody may see it."""
+        failure = Failure(
+            FailureKind.PARENT_IGNORED,
+            phase=Phase.SENT,
+            message="The server began a response without continuing the one that the request named.",
+            connection=self._label,
+        )
+        lane.advance(LaneInput.EVENT)
+        deliver = lane.state is not LaneState.DRAINING
+        self.abandon(lane)
+        return Received(frame=frame, lane=lane, deliver=deliver, failure=failure)
+
+    def _steered(self, frame: Frame, lane: Lane) -> bool:
+        """Whether a successor follows by itself on this lane."""
+        if frame.kind is not EventKind.INCOMPLETE or not self._steers.get(lane):
+            return False
+        details = frame.response.get("incomplete_details")
+        if not isinstance(details, dict) or details.get("reason") != "steered":
+            return False
+        self._steers[lane] -= 1
+        return True
+
+    def _error(self, frame: Frame, lane: Lane | None, now: float) -> Received:
+        phase = Phase.SENT if lane is None or not lane.events else Phase.STREAMING
+        if lane is not None and lane.events and lane.response_id is not None and lane.events <= 2:
+            phase = Phase.CREATED
+        failure = failure_from(
+            frame.data, phase=phase, events_seen=lane.events if lane else 0, connection=self._label
+        )
+        ending = failure.code == "websocket_connection_limit_reached"
+        if lane is None:
+            # On an idle socket an ordinary event; with several lanes busy it cannot be attributed to one of them.
+            fatal = failure if self.in_flight else None
+            return Received(frame=frame, fatal=fatal, retire=ending or fatal is not None)
+        if failure.code in _NO_LANES_CODES and lane.name is not None:
+            self.has_lanes = False
+        self._begun(lane)
+        deliver = lane.state is not LaneState.DRAINING
+        # A failed same-lane continuation evicts its parent; a failed fork keeps it on the parent's own lane.
+        self._forget(lane)
+        self._end(lane, now)
+        return Received(frame=frame, lane=lane, deliver=deliver, ended=True, failure=failure, retire=ending)
+
+    def _end(self, lane: Lane, now: float) -> None:
+        lane.advance(LaneInput.TERMINAL)
+        self._begun(lane)
+        self._forget(lane)
+        self._steers.pop(lane, None)
+        lane.parent, lane.used_at = None, now
+
+    def _begun(self, lane: Lane) -> None:
+        """The server works on this lane's turn: its parent's lane may advance."""
+        if lane.parent is not None:
+            source = self._holders.get(lane.parent)
+            if source is not None:
+                source.forks.discard(id(lane))
+
+    def _forget(self, lane: Lane) -> None:
+        if lane.latest is not None:
+            self._holders.pop(lane.latest, None)
+            lane.latest = None
+            lane.forks.clear()
+
+
+def _id(response: dict[str, Any]) -> str | None:
+    value = response.get("id")
+    return value if isinstance(value, str) and value else None

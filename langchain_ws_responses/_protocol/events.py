@@ -1,0 +1,261 @@
+"""Decoding and classifying frames.
+
+A frame is classified without parsing it: the server writes `type` first, and that is all that a caller of `invoke`
+needs to know of a delta. Frames that steer the protocol (`response.created`, terminal events, errors) are parsed.
+
+Source: the public guide of the WebSocket mode and recordings of real traffic.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from enum import Enum
+from typing import Any
+
+from .._types import Failure, FailureKind, Phase
+
+__all__ = ["EventKind", "Frame", "FrameError", "decode", "failure_from"]
+
+
+class FrameError(ValueError):
+    """A frame is not a JSON object with a `type`. Never quotes the frame."""
+
+
+class EventKind(Enum):
+    """What a frame means to the protocol."""
+
+    CREATED = "response.created"
+    IN_PROGRESS = "response.in_progress"
+    COMPLETED = "response.completed"
+    FAILED = "response.failed"
+    INCOMPLETE = "response.incomplete"
+    ERROR = "error"
+    STEER = "response.steer"
+    OUTPUT = "output"
+    """Any other event of a response, known to this package or not."""
+    FOREIGN = "foreign"
+    """A frame outside the `response.` family, such as `codex.rate_limits`: passed by."""
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether this ends a turn."""
+        return self in _TERMINAL
+
+
+_TERMINAL = frozenset({EventKind.COMPLETED, EventKind.FAILED, EventKind.INCOMPLETE, EventKind.ERROR})
+
+_KINDS = {
+    kind.value: kind
+    for kind in (
+        EventKind.CREATED,
+        EventKind.IN_PROGRESS,
+        EventKind.COMPLETED,
+        EventKind.FAILED,
+        EventKind.INCOMPLETE,
+        EventKind.ERROR,
+    )
+}
+
+# A quote inside a JSON string is escaped, so these patterns cannot match inside text.
+_HEAD = re.compile(rb'\s*\{\s*"type"\s*:\s*"([^"\\]*)"')
+_STREAM_ID = re.compile(rb'"stream_id"\s*:\s*("(?:[^"\\]*)"|null)?')
+
+
+def _kind_of(event_type: str) -> EventKind:
+    kind = _KINDS.get(event_type)
+    if kind is not None:
+        return kind
+    if event_type.startswith("response.steer"):
+        return EventKind.STEER
+    return EventKind.OUTPUT if event_type.startswith("response.") else EventKind.FOREIGN
+
+
+class Frame:
+    """One frame from the server.
+
+    Attributes:
+        kind: What it means to the protocol.
+        type: The event's `type`.
+        stream_id: The lane that it names, or None.
+        raw: The frame as it came.
+    """
+
+    __slots__ = ("_data", "_loads", "kind", "raw", "stream_id", "type")
+
+    def __init__(
+        self,
+        event_type: str,
+        stream_id: str | None,
+        raw: bytes,
+        loads: Callable[[bytes], Any],
+        data: dict[str, Any] | None = None,
+    ) -> None:
+        self.kind = _kind_of(event_type)
+        self.type = event_type
+        self.stream_id = stream_id
+        self.raw = raw
+        self._loads = loads
+        self._data = data
+
+    def __repr__(self) -> str:
+        return f"<Frame {self.type} {len(self.raw)} bytes>"
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The parsed frame; parsed once.
+
+        Raises:
+            FrameError: The frame is not a JSON object.
+        """
+        if self._data is None:
+            self._data = _parse(self.raw, self._loads)
+        return self._data
+
+    @property
+    def response(self) -> dict[str, Any]:
+        """The `response` object of the event; empty where there is none."""
+        value = self.data.get("response")
+        return value if isinstance(value, dict) else {}
+
+
+def _parse(raw: bytes, loads: Callable[[bytes], Any]) -> dict[str, Any]:
+    try:
+        data = loads(raw)
+    except (ValueError, RecursionError):
+        # The exception of the parser quotes the text: it must not become a cause.
+        raise FrameError(f"the server sent a frame of {len(raw)} bytes that is not JSON") from None
+    if not isinstance(data, dict) or not isinstance(data.get("type"), str):
+        raise FrameError(f"the server sent a frame of {len(raw)} bytes that is not an event object")
+    return data
+
+
+def decode(raw: bytes | str, *, loads: Callable[[bytes], Any] = json.loads) -> Frame:
+    """Classifies a frame, parsing it only where its head does not tell enough.
+
+    Args:
+        raw: The message as received.
+        loads: The JSON parser.
+
+    Returns:
+        The frame; `Frame.data` parses it when it is asked for.
+
+    Raises:
+        FrameError: Not JSON, not an object or without a `type`. Frames that are classified by their head are parsed,
+            and found to be broken, only when `Frame.data` is asked for.
+    """
+    if isinstance(raw, str):
+        raw = raw.encode("utf-8", "surrogatepass")
+    head = _HEAD.match(raw)
+    if head is not None and raw.rstrip().endswith(b"}"):
+        event_type = head[1].decode("utf-8", "replace")
+        lanes = _STREAM_ID.findall(raw, head.end())
+        if not lanes:
+            return Frame(event_type, None, raw, loads)
+        if len(lanes) == 1 and lanes[0] not in (b"", b"null"):
+            return Frame(event_type, lanes[0][1:-1].decode("utf-8", "replace"), raw, loads)
+    data = _parse(raw, loads)
+    stream_id = data.get("stream_id")
+    return Frame(data["type"], stream_id if isinstance(stream_id, str) else None, raw, loads, data)
+
+
+# Codes that say which HTTP status the same fault has, for `error` frames that carry none.
+_STATUS_BY_WORD: dict[str, int] = {
+    "invalid_request_error": 400,
+    "previous_response_not_found": 400,
+    "websocket_connection_limit_reached": 400,
+    "websocket_stream_limit_reached": 400,
+    "invalid_stream_id": 400,
+    "invalid_prompt": 400,
+    "context_length_exceeded": 400,
+    "authentication_error": 401,
+    "invalid_api_key": 401,
+    "permission_error": 403,
+    "permission_denied": 403,
+    "not_found_error": 404,
+    "model_not_found": 404,
+    "conflict_error": 409,
+    "insufficient_quota": 429,
+    "rate_limit_error": 429,
+    "rate_limit_exceeded": 429,
+    "requests": 429,
+    "tokens": 429,
+    "slow_down": 503,
+    "server_is_overloaded": 503,
+    "overloaded_error": 503,
+    "server_error": 500,
+    "api_error": 500,
+    "internal_error": 500,
+}
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else str(value)
+
+
+def _status(*values: Any) -> int | None:
+    for value in values:
+        if isinstance(value, int) and not isinstance(value, bool) and 100 <= value <= 599:
+            return value
+        if isinstance(value, str) and value.isascii() and value.isdigit() and 100 <= int(value[:9]) <= 599:
+            return int(value)
+    return None
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Reads how many seconds to wait from response headers in lower case.
+
+    Source: RFC 9110 `retry-after` in seconds (its date form is ignored), and `retry-after-ms`, which OpenAI sends.
+    """
+    for name, scale in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
+        try:
+            value = float(headers[name]) / scale
+        except (KeyError, ValueError):
+            continue
+        if 0 <= value < float("inf"):
+            return value
+    return None
+
+
+def failure_from(data: Mapping[str, Any], *, phase: Phase, events_seen: int, connection: str = "") -> Failure:
+    """Reads an `error` frame in any of the shapes that servers send.
+
+    Nested `{"type":"error","status":400,"error":{…}}`, flat `{"type":"error","code":…,"message":…}`, with
+    `status_code` for `status`, or with no status at all: then the code or the type tells it.
+
+    Args:
+        data: The parsed frame.
+        phase: How far the turn had come.
+        events_seen: Events of the turn before this one.
+        connection: The connection's label.
+    """
+    nested = data.get("error")
+    error: Mapping[str, Any] = nested if isinstance(nested, Mapping) else data
+    code = _text(error.get("code"))
+    error_type = _text(error.get("type")) if error is not data else None
+    status = _status(
+        data.get("status"), data.get("status_code"), error.get("status"), error.get("status_code"), code
+    )
+    if status is None:
+        status = _STATUS_BY_WORD.get(code or "") or _STATUS_BY_WORD.get(error_type or "")
+    raw_headers = data.get("headers") or error.get("headers")
+    headers = (
+        {str(name).lower(): str(value) for name, value in raw_headers.items()}
+        if isinstance(raw_headers, Mapping)
+        else {}
+    )
+    message = _text(error.get("message")) or (nested if isinstance(nested, str) else "")
+    return Failure(
+        FailureKind.SERVER_ERROR,
+        phase=phase,
+        message=message or f"The server sent an error event ({code or 'without a code'}).",
+        code=code,
+        param=_text(error.get("param")),
+        error_type=error_type,
+        status=status,
+        headers=headers,
+        retry_after=retry_after(headers),
+        events_seen=events_seen,
+        connection=connection,
+    )

@@ -1,0 +1,91 @@
+"""The states of a lane, as one table.
+
+    IDLE ── send ──► SENT ── event ──► STREAMING ── terminal ──► IDLE
+                      │                   │
+                      └──── abandon ──────┴──► DRAINING ── terminal ──► IDLE
+
+An abandoned lane is not used again before its terminal event: the next answer would follow the rest of the old one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+__all__ = ["Lane", "LaneInput", "LaneState", "LocalProtocolError"]
+
+
+class LocalProtocolError(RuntimeError):
+    """This package used the protocol wrongly: a defect here, never the peer's or the user's fault."""
+
+
+class LaneState(Enum):
+    """Where a lane is."""
+
+    IDLE = "idle"
+    SENT = "sent"
+    STREAMING = "streaming"
+    DRAINING = "draining"
+
+
+class LaneInput(Enum):
+    """What can happen to a lane."""
+
+    SEND = "send"
+    EVENT = "event"
+    TERMINAL = "terminal"
+    ABANDON = "abandon"
+
+
+_TABLE: dict[tuple[LaneState, LaneInput], LaneState] = {
+    (LaneState.IDLE, LaneInput.SEND): LaneState.SENT,
+    (LaneState.SENT, LaneInput.EVENT): LaneState.STREAMING,
+    (LaneState.SENT, LaneInput.TERMINAL): LaneState.IDLE,
+    (LaneState.SENT, LaneInput.ABANDON): LaneState.DRAINING,
+    (LaneState.STREAMING, LaneInput.EVENT): LaneState.STREAMING,
+    (LaneState.STREAMING, LaneInput.TERMINAL): LaneState.IDLE,
+    (LaneState.STREAMING, LaneInput.ABANDON): LaneState.DRAINING,
+    (LaneState.DRAINING, LaneInput.EVENT): LaneState.DRAINING,
+    (LaneState.DRAINING, LaneInput.TERMINAL): LaneState.IDLE,
+}
+
+
+@dataclass(eq=False)
+class Lane:
+    """One lane of one connection.
+
+    Attributes:
+        name: The `stream_id`; None is the default lane.
+        state: Where it is.
+        latest: The response that the server keeps in memory for this lane, or None.
+        parent: The response that the turn in flight continues, or None.
+        response_id: The response of the turn in flight, once `response.created` has named it.
+        events: Events of the turn in flight so far.
+        forks: Forks of `latest` that the server has not begun yet; the lane must not advance before.
+        used_at: When the last turn ended, on the owner's clock.
+    """
+
+    name: str | None
+    state: LaneState = LaneState.IDLE
+    latest: str | None = None
+    parent: str | None = None
+    response_id: str | None = None
+    events: int = 0
+    forks: set[int] = field(default_factory=set)
+    used_at: float = 0.0
+
+    @property
+    def idle(self) -> bool:
+        """Whether a turn may be sent on it."""
+        return self.state is LaneState.IDLE
+
+    def advance(self, what: LaneInput) -> None:
+        """Moves the lane on.
+
+        Raises:
+            LocalProtocolError: `what` cannot happen in this state.
+        """
+        after = _TABLE.get((self.state, what))
+        if after is None:
+            raise LocalProtocolError(f"lane {self.name}: {what.value} while {self.state.value}")
+        self.state = after
