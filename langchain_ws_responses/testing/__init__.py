@@ -1,0 +1,53 @@
+"""A strict local server of the Responses API, for tests and demonstrations. It needs no key and no network."""
+
+from __future__ import annotations
+
+from langchain_ws_responses.testing._gate import AdjustableClock, Clock, Gate
+from langchain_ws_responses.testing._records import (
+    RecordedConnection,
+    RecordedHandshake,
+    RecordedRequest,
+)
+from langchain_ws_responses.testing._script import (
+    Answer,
+    calls,
+    custom_tool_call,
+    drop,
+    error,
+    events,
+    failed,
+    hold,
+    incomplete,
+    json_answer,
+    raw,
+    reasoning,
+    refusal,
+    text,
+    tool_call,
+)
+from langchain_ws_responses.testing.server import ResponsesServer
+
+__all__ = [
+    "AdjustableClock",
+    "Answer",
+    "Clock",
+    "Gate",
+    "RecordedConnection",
+    "RecordedHandshake",
+    "RecordedRequest",
+    "ResponsesServer",
+    "calls",
+    "custom_tool_call",
+    "drop",
+    "error",
+    "events",
+    "failed",
+    "hold",
+    "incomplete",
+    "json_answer",
+    "raw",
+    "reasoning",
+    "refusal",
+    "text",
+    "tool_call",
+]
