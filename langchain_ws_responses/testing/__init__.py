@@ -1,4 +1,4 @@
-"""A strict local server of the Responses API, for tests and demonstrations. It needs no key and no network."""
+"""A strict local server of the Responses API, for tests and demonstrations: no key, no network."""
 
 from __future__ import annotations
 

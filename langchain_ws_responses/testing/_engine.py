@@ -7,7 +7,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, Union
+from functools import partial
+from typing import Any, Literal, Protocol
 
 from langchain_ws_responses.testing._events import (
     TERMINAL,
@@ -49,8 +50,7 @@ from langchain_ws_responses.testing._state import (
 __all__ = ["Config", "Engine", "Lost", "Sink", "Turn"]
 
 Reactive = Callable[[RecordedRequest], Answer | Sequence[Answer] | str]
-EventGate = Union[Gate, Callable[[RecordedRequest, Event], Gate | None]]
-# Gates belong to other threads; asking often is simpler and safer than waking a loop from all of them.
+EventGate = Gate | Callable[[RecordedRequest, Event], Gate | None]
 _POLL = 0.002
 
 
@@ -327,6 +327,8 @@ class Engine:
                 turn.player.steered = bool(turn.steers)
             event = next(events, None)
             if event is None:
+                # Recorded events may end without a terminal one.
+                self._end(turn, "dropped", None)
                 return
             final = event.get("type") in TERMINAL
             if final:
@@ -350,14 +352,13 @@ class Engine:
         """Stalls at the gates that stand here; at the terminal event also at those never reached."""
         for after, gate in plan.holds:
             if after > count if late else after == count:
-                while not gate.is_set() and not turn.steers:
-                    await asyncio.sleep(_POLL)
+                await _until(partial(_free, gate, turn))
 
     async def _wait_gate(self, turn: Turn, event: Event) -> None:
         rule = self.config.event_gate
         gate = rule if rule is None or isinstance(rule, Gate) else rule(turn.request, event)
-        while gate is not None and not gate.is_set():
-            await asyncio.sleep(_POLL)
+        if gate is not None:
+            await _until(gate.is_set)
         if self.config.event_delay:
             await asyncio.sleep(self.config.event_delay)
 
@@ -385,11 +386,11 @@ class Engine:
         request = turn.request
         output = [item for item in response.get("output") or [] if isinstance(item, dict)]
         if request.compacted:
-            return Node(response["id"], tuple(output), None, rough_tokens(output))
+            return Node(str(request.response_id), tuple(output), None, rough_tokens(output))
         kept = [] if request.is_warm_up and self.config.warm_up == "drop" else list(request.resolved or [])
         items = (*kept, *output)
         before = 0 if request.parent is None else request.parent.tokens
-        return Node(response["id"], items, request.parent, before + rough_tokens(items))
+        return Node(str(request.response_id), items, request.parent, before + rough_tokens(items))
 
     def _end(self, turn: Turn, status: Any, code: str | None) -> None:
         request = turn.request
@@ -436,8 +437,17 @@ class Engine:
             list(items), "successor",
         )  # fmt: skip
         self.record(following)
-        successor = Turn(following, turn.sink, turn.memory, turn.lane)
-        return successor
+        return Turn(following, turn.sink, turn.memory, turn.lane)
+
+
+def _free(gate: Gate, turn: Turn) -> bool:
+    # Steering ends a stall: the response stops at the next safe boundary.
+    return gate.is_set() or bool(turn.steers)
+
+
+async def _until(ready: Callable[[], bool]) -> None:
+    while not ready():  # noqa: ASYNC110 - gates belong to other threads and wake no loop
+        await asyncio.sleep(_POLL)
 
 
 def compaction_item() -> Item:

@@ -277,7 +277,8 @@ class Player:
 
     def _refusal(self, part: RefusalPart) -> Iterator[Event]:
         item: Item = {
-            "id": new_id("msg"), "type": "message", "status": "in_progress", "content": [], "role": "assistant",
+            "id": new_id("msg"), "type": "message", "status": "in_progress", "content": [],
+            "role": "assistant",
         }  # fmt: skip
         where = {"content_index": 0, "item_id": item["id"], "output_index": len(self.items)}
         yield self._added(item)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Protocol, Union, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 __all__ = ["AdjustableClock", "Clock", "Gate"]
 
@@ -48,4 +48,4 @@ class AdjustableClock:
         self._offset += seconds
 
 
-Clock = Union[AdjustableClock, Callable[[], float]]
+Clock = Callable[[], float]

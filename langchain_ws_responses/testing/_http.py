@@ -224,7 +224,7 @@ class HttpPeer:
         if code is None:
             self._stream.reset()
         else:
-            self._stream.close()
+            self._stream.close(1.0)
         await asyncio.sleep(0)
 
 

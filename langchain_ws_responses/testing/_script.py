@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Union
+from typing import Any, Literal
 
 from langchain_ws_responses.testing._gate import Gate
 
@@ -92,7 +92,7 @@ class ReasoningPart:
     encrypted: bool = True
 
 
-Part = Union[TextPart, RefusalPart, CallPart, CustomCallPart, ReasoningPart]
+Part = TextPart | RefusalPart | CallPart | CustomCallPart | ReasoningPart
 
 
 @dataclass(frozen=True)
@@ -203,7 +203,7 @@ def calls(*answers: Output, text: str | None = None) -> Output:
     """
     parts: tuple[Part, ...] = () if text is None else (TextPart(text, _split(text, None)),)
     for answer in answers:
-        if not isinstance(answer, Output) or answer.status != "completed":
+        if answer.status != "completed":
             raise TypeError("only plain answers (text, tool_call, reasoning, refusal) go into one response")
         parts += answer.parts
     return Output(parts)
@@ -324,7 +324,7 @@ def as_answer(value: Answer | Sequence[Answer] | str) -> Answer:
         return text(value)
     if isinstance(value, Answer):
         return value
-    if isinstance(value, Sequence) and value:
+    if value:
         outputs = [item for item in value if isinstance(item, Output)]
         if len(outputs) == len(value):
             return calls(*outputs) if len(outputs) > 1 else outputs[0]

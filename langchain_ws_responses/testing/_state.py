@@ -75,7 +75,7 @@ class Store:
     def put(self, response: dict[str, Any], items: Sequence[Item], node: Node | None) -> None:
         """Keeps a response. `node` is `None` where it cannot be continued from."""
         self._responses[response["id"]] = Stored(response, tuple(items), node)
-        for item in (*items, *response["output"]):
+        for item in (*items, *(response.get("output") or ())):
             if isinstance(item.get("id"), str) and item.get("type") != "item_reference":
                 self._items[item["id"]] = item
 
@@ -244,7 +244,8 @@ def check_items(seen: Sequence[Mapping[str, Any]], *, generate: bool) -> None:
         if isinstance(item_id, str):
             if item_id in ids:
                 raise _bad_input(
-                    f"Duplicate item found with id {item_id}. Remove duplicate items from your input and try again."
+                    f"Duplicate item found with id {item_id}. "
+                    "Remove duplicate items from your input and try again."
                 )
             ids.add(item_id)
         if kind in _CALLS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import socket
 import struct
@@ -58,11 +59,6 @@ class Stream:
             data += more
         return data
 
-    def write_now(self, data: bytes) -> None:
-        """Queues bytes without waiting."""
-        if data and not self._writer.is_closing():
-            self._writer.write(data)
-
     async def write(self, data: bytes) -> None:
         """Writes bytes and waits while the client reads too slowly.
 
@@ -79,9 +75,20 @@ class Stream:
         except OSError:
             raise Lost from None
 
-    def close(self) -> None:
-        """Ends the connection in order."""
+    def half_close(self) -> None:
+        """Says that no more bytes will come."""
+        if not self._writer.is_closing():
+            with contextlib.suppress(OSError):
+                self._writer.write_eof()
+
+    def close(self, grace: float) -> None:
+        """Ends the connection in order; after `grace` seconds unsent bytes are dropped."""
         self._writer.close()
+        asyncio.get_running_loop().call_later(grace, self._writer.transport.abort)
+
+    def abort(self) -> None:
+        """Ends the connection now; unsent bytes are dropped."""
+        self._writer.transport.abort()
 
     def reset(self) -> None:
         """Ends the connection with a reset, as a crashed peer or a hard network fault would."""
@@ -92,7 +99,5 @@ class Stream:
 
     async def wait_closed(self) -> None:
         """Waits until the socket is released."""
-        try:
+        with contextlib.suppress(OSError):
             await self._writer.wait_closed()
-        except OSError:
-            pass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import http
 import logging
 from collections.abc import Mapping
@@ -56,7 +57,8 @@ class WebSocketPeer:
         self._queue: LaneQueue[Turn] = LaneQueue()
         self._tasks: set[asyncio.Task[None]] = set()
         self._parts: list[bytes] = []
-        self._text = True
+        self._closing = False
+        self.done = asyncio.Event()
         self._headers: Mapping[str, str] = {}
         self.record: RecordedConnection | None = None
 
@@ -136,15 +138,14 @@ class WebSocketPeer:
 
     async def _serve(self) -> None:
         await self._take()
-        while not self._protocol.close_expected():
+        while True:
             data = await self._stream.read()
-            if data:
-                self._protocol.receive_data(data)
-            else:
-                self._protocol.receive_eof()
-            await self._take()
             if not data:
+                self._protocol.receive_eof()
                 return
+            # Read on after a close was sent: closing a socket on unread bytes resets it, and the frame is lost.
+            self._protocol.receive_data(data)
+            await self._take()
 
     async def _take(self) -> None:
         """Handles what the protocol has parsed, and answers pings and closes."""
@@ -167,19 +168,24 @@ class WebSocketPeer:
             )
             record.close_code = record.close_code or code or 1006
             record.open = False
+        self.done.set()
         self._engine.changed()
 
     async def _flush(self) -> None:
         for data in self._protocol.data_to_send():
             if data:
                 await self._stream.write(data)
+            else:
+                self._stream.half_close()
+        if self._protocol.close_expected() and not self._closing:
+            self._closing = True
+            asyncio.get_running_loop().call_later(_CLOSE_GRACE, self._stream.abort)
 
     # -- frames in
 
     async def _frame(self, frame: Frame) -> None:
         if frame.opcode in (Opcode.TEXT, Opcode.BINARY):
             self._parts = [bytes(frame.data)]
-            self._text = frame.opcode is Opcode.TEXT
         elif frame.opcode is Opcode.CONT:
             self._parts.append(bytes(frame.data))
         else:
@@ -262,6 +268,10 @@ class WebSocketPeer:
             await self._engine.run(turn)
         except Lost:
             return
+        except Exception as exc:
+            # A defect of the server must fail the test that met it, not vanish in a task.
+            self._engine.failures.append(exc)
+            self.reset()
         finally:
             self._queue.finish(lane)
         self._start()
@@ -333,11 +343,8 @@ class WebSocketPeer:
             self._protocol.send_close(code)
             if self.record is not None:
                 self.record.close_code = code
-            try:
+            with contextlib.suppress(Lost):
                 await self._flush()
-            except Lost:
-                return
-            asyncio.get_running_loop().call_later(_CLOSE_GRACE, self._stream.close)
 
     def reset(self) -> None:
         """Cuts the connection without a word."""

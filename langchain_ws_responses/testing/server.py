@@ -23,6 +23,7 @@ from langchain_ws_responses.testing._websocket import WebSocketPeer, wants_upgra
 __all__ = ["ResponsesServer"]
 
 _PATIENCE = 10.0
+_GRACE = 1.0
 T = TypeVar("T")
 
 
@@ -34,8 +35,8 @@ class ResponsesServer:
 
     Args:
         answers: Scripted answers, one per create that generates. A `str` is a text message.
-        answer: Answers what the script does not: a function from the recorded request to an answer. Without both,
-            the server says in a sentence what it saw.
+        answer: Answers what the script does not: a function from the recorded request to an answer.
+            Without both, the server says in a sentence what it saw.
         host: Address to listen on.
         port: Port to listen on; 0 takes a free one.
         api_key: When set, any other bearer gets 401.
@@ -216,7 +217,8 @@ class ResponsesServer:
         """Checks that the script was played to its end and that nothing raised in the server.
 
         Raises:
-            AssertionError: Scripted answers are left over, or an answering function or the server raised (as its cause).
+            AssertionError: Scripted answers are left over, or an answering function or the server itself
+                raised (then that is the cause).
         """
         for failure in self._engine.failures:
             raise AssertionError(f"{type(failure).__name__} was raised in the server: {failure}") from failure
@@ -247,6 +249,7 @@ class ResponsesServer:
             for peer in list(self._peers):
                 if code is None:
                     peer.reset()
+                    await peer.done.wait()
                 else:
                     await peer.close(code)
 
@@ -298,6 +301,8 @@ class ResponsesServer:
         ready.set()
         await stop.wait()
         server.close()
+        for peer in list(self._peers):
+            await peer.close(1001)
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -321,8 +326,11 @@ class ResponsesServer:
         except Exception as exc:
             # A defect of the server must fail the test that met it, not vanish in a thread.
             self._engine.failures.append(exc)
+        except asyncio.CancelledError:
+            stream.abort()
+            raise
         finally:
-            stream.close()
+            stream.close(_GRACE)
             await stream.wait_closed()
 
     async def _websocket(self, stream: Stream, head: bytes) -> None:
