@@ -4,8 +4,8 @@
     ├── ConfigurationError              + ValueError: an option, URL, header or key cannot be used
     ├── TransportError                  the socket or its surroundings failed
     │   ├── HandshakeRejected           + openai.APIStatusError and the class of its status:
-    │   │   │                             401 AuthenticationError, 403 PermissionDeniedError, 404 NotFoundError,
-    │   │   │                             429 RateLimitError, 5xx InternalServerError
+    │   │   │                             401 AuthenticationError, 403 PermissionDeniedError,
+    │   │   │                             404 NotFoundError, 429 RateLimitError, 5xx InternalServerError
     │   ├── DialFailed                  + openai.APIConnectionError: refused, DNS, TLS, proxy
     │   │   └── DialTimeout             + openai.APITimeoutError
     │   ├── ConnectionLost              + openai.APIConnectionError: the socket died in the middle of a turn
@@ -20,9 +20,10 @@
                                           400 BadRequestError, 401, 403, 404, 409 ConflictError,
                                           422 UnprocessableEntityError, 429 RateLimitError, 5xx
 
-Every error has fields to branch on: `code`, `param`, `status_code`, `replay`, `phase`, `close_code`, `events_seen`.
-No message, argument or cause holds a header, a key or a payload.
-LangChain raises some of its own subclasses of `openai.*` in their place and keeps these as `__cause__`: `failure_of` finds them.
+Every error has fields to branch on: `code`, `param`, `status_code`, `replay`, `phase`, `close_code`,
+`events_seen`. No message, argument or cause holds a header, a key or a payload.
+LangChain raises some of its own subclasses of `openai.*` in their place and keeps these as `__cause__`:
+`failure_of` finds them.
 """
 
 from __future__ import annotations
@@ -52,7 +53,8 @@ __all__ = [
     "failure_of",
 ]
 
-# The request that HTTP's error classes ask for. The address is a placeholder: the real one may hold a secret query.
+# The request that HTTP's error classes ask for. The address is a placeholder: the real one may hold a secret
+# query.
 _ADDRESS = "wss://responses.invalid/v1/responses"
 
 
@@ -113,13 +115,15 @@ class WebSocketResponsesError(openai.OpenAIError):
 
     def _init_parent(self, message: str, record: Failure) -> None:
         """Calls the constructor of the `openai` class that this error also is."""
-        if isinstance(self, openai.APIStatusError):
+        # `Any`: mypy takes a class that is both this one and an `openai` one for impossible.
+        error: Any = self
+        if isinstance(error, openai.APIStatusError):
             response = _response(record.status or 400, record.headers)
-            openai.APIStatusError.__init__(self, message, response=response, body=record.body())
-        elif isinstance(self, openai.APIError):
-            openai.APIError.__init__(self, message, _request(), body=record.body())
+            openai.APIStatusError.__init__(error, message, response=response, body=record.body())
+        elif isinstance(error, openai.APIError):
+            openai.APIError.__init__(error, message, _request(), body=record.body())
         else:
-            Exception.__init__(self, message)
+            Exception.__init__(error, message)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (type(self), self.failure, self.replay, self.advice)
@@ -145,6 +149,7 @@ class HandshakeRejected(TransportError, openai.APIStatusError):
     """The server or a proxy answered the upgrade with another status than 101; nothing was sent."""
 
     kind = FailureKind.HANDSHAKE_REJECTED
+    status_code: int
 
 
 class DialFailed(TransportError, openai.APIConnectionError):
@@ -190,7 +195,7 @@ class MessageTooLarge(TransportError, openai.APIConnectionError):
 
 
 class BufferOverflow(TransportError, openai.APIConnectionError):
-    """Events arrived faster than the caller took them, beyond `Limits.max_lane_bytes` or `max_total_bytes`."""
+    """Events came faster than the caller took them, beyond `Limits.max_lane_bytes` or `max_total_bytes`."""
 
     kind = FailureKind.BUFFER_OVERFLOW
 
@@ -262,13 +267,21 @@ _ADVICE: dict[FailureKind, str] = {
     FailureKind.DIAL_FAILED: "Check the network, the proxy and `base_url`.",
     FailureKind.DIAL_TIMEOUT: "Check the network and the proxy, or raise `Limits(connect_timeout=…)`.",
     FailureKind.CONNECTION_LOST: "Call again to repeat the turn.",
-    FailureKind.FIRST_EVENT_TIMEOUT: "Raise `timeout` on the model or `Limits(first_event_timeout=…)` if the model needs longer.",
-    FailureKind.BETWEEN_EVENTS_TIMEOUT: "Raise `timeout` on the model or `Limits(between_events_timeout=…)` if the model needs longer.",
-    FailureKind.LEASE_TIMEOUT: "Raise `Limits(max_connections=…)` or `Limits(lease_timeout=…)`, or send fewer turns at a time.",
+    FailureKind.FIRST_EVENT_TIMEOUT: (
+        "Raise `timeout` on the model or `Limits(first_event_timeout=…)` if the model needs longer."
+    ),
+    FailureKind.BETWEEN_EVENTS_TIMEOUT: (
+        "Raise `timeout` on the model or `Limits(between_events_timeout=…)` if the model needs longer."
+    ),
+    FailureKind.LEASE_TIMEOUT: (
+        "Raise `Limits(max_connections=…)` or `Limits(lease_timeout=…)`, or send fewer turns at a time."
+    ),
     FailureKind.TOO_MANY_WAITING: "Raise `Limits(max_waiting=…)`, or send fewer turns at a time.",
-    FailureKind.MESSAGE_TOO_LARGE: "Send less, or use `transport=\"http\"` for this request.",
+    FailureKind.MESSAGE_TOO_LARGE: 'Send less, or use `transport="http"` for this request.',
     FailureKind.BUFFER_OVERFLOW: "Read the stream faster, or raise `Limits(max_lane_bytes=…)`.",
-    FailureKind.PROTOCOL_VIOLATION: "Check that `base_url` offers the WebSocket mode of the Responses API, or use `transport=\"http\"`.",
+    FailureKind.PROTOCOL_VIOLATION: (
+        'Check that `base_url` offers the WebSocket mode of the Responses API, or use `transport="http"`.'
+    ),
     FailureKind.LANES_UNSUPPORTED: "Call again: the connection now sends one response at a time.",
     FailureKind.MANAGER_CLOSED: "Use a model with an open `ConnectionManager`.",
 }
@@ -276,9 +289,12 @@ _ADVICE: dict[FailureKind, str] = {
 _HANDSHAKE_ADVICE: dict[int, str] = {
     401: "Check the API key.",
     403: "Check that the key, organization and project may use this endpoint.",
-    404: "This endpoint has no WebSocket mode at that path: check `base_url`, or use `transport=\"auto\"` or `\"http\"`.",
+    404: (
+        "This endpoint has no WebSocket mode at that path: check `base_url`, "
+        'or use `transport="auto"` or `"http"`.'
+    ),
     407: "The proxy wants credentials: put them into the proxy URL.",
-    426: "The WebSocket mode is not offered here: use `transport=\"auto\"` or `\"http\"`.",
+    426: 'The WebSocket mode is not offered here: use `transport="auto"` or `"http"`.',
     429: "Wait as `retry-after` says, or open fewer connections.",
 }
 
@@ -295,7 +311,10 @@ def _advice_for(failure: Failure) -> str:
         if status in _HANDSHAKE_ADVICE:
             return _HANDSHAKE_ADVICE[status]
         if 300 <= status < 400:
-            return "Redirects are never followed, because they would carry the key away: set `base_url` to the final address."
+            return (
+                "Redirects are never followed, because they would carry the key away: "
+                "set `base_url` to the final address."
+            )
         return "Try again later." if status >= 500 else "Check `base_url` and any proxy in between."
     return _ADVICE.get(failure.kind, "")
 
@@ -324,8 +343,8 @@ def error_from(failure: Failure, *, replay: Replay) -> WebSocketResponsesError:
 def failure_of(exc: BaseException | None) -> WebSocketResponsesError | None:
     """Finds the error of this package behind an exception.
 
-    LangChain, LangGraph and retry wrappers raise their own exceptions and keep ours as `__cause__`, `__context__` or
-    as a member of an exception group.
+    LangChain, LangGraph and retry wrappers raise their own exceptions and keep ours as `__cause__`,
+    `__context__` or as a member of an exception group.
 
     Args:
         exc: Any exception, or None.

@@ -1,7 +1,8 @@
 """The plan of a turn: continue which response, and send what.
 
-Messages are the truth, response ids are hints. A link says "response X was made from exactly these messages"; it is
-believed only when its signature fits and its fingerprint, computed anew over the messages at hand, is the same.
+Messages are the truth, response ids are hints. A link says "response X was made from exactly these messages".
+It is believed only when its signature fits and its fingerprint, computed anew over the messages at hand, is the
+same.
 """
 
 from __future__ import annotations
@@ -53,9 +54,7 @@ class ChainKey:
     def sign(self, link: Mapping[str, Any]) -> str:
         """Signs what a link claims."""
         claim = [link[name] for name in ("v", "id", "fp", "sys", "store", "model")]
-        return blake2b(
-            json.dumps(claim).encode(), key=self._key, digest_size=20, person=b"sig"
-        ).hexdigest()
+        return blake2b(json.dumps(claim).encode(), key=self._key, digest_size=20, person=b"sig").hexdigest()
 
     def make_link(
         self, *, response_id: str, fp: str, system: str, store: bool, model: str, node: str, conn: str
@@ -102,7 +101,7 @@ class History:
     Attributes:
         digests: One per message, in order.
         head: How many leading messages are system messages.
-        links: `(position, link)` of every assistant message, newest first; the link is None where it has none.
+        links: `(position, link)` of every assistant message, newest first; None stands for no link.
         text_head: Whether the leading system messages are plain text, so that `instructions` can hold them.
     """
 

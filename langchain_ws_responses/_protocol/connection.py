@@ -1,10 +1,10 @@
 """One connection as a pure state machine: verbs in, bytes and verdicts out, no I/O.
 
-`ResponsesProtocol` knows which lanes exist, what is in flight on them, which responses the server keeps in memory,
-and to which turn a frame belongs. Whoever owns it reads and writes the socket.
+`ResponsesProtocol` knows which lanes exist, what is in flight on them, which responses the server keeps in
+memory, and to which turn a frame belongs. Whoever owns it reads and writes the socket.
 
-Source: the public guide of the WebSocket mode: lanes, 16 in flight, 32 names, latest response per lane in memory,
-eviction after a failed same-lane continuation, forks.
+Source: the public guide of the WebSocket mode: lanes, 16 in flight, 32 names, latest response per lane in
+memory, eviction after a failed same-lane continuation, forks.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class ResponsesProtocol:
         self._holders: dict[str, Lane] = {}
         self._steers: dict[Lane, int] = {}
 
-    # -- what there is ------------------------------------------------------------------------------------------
+    # -- what there is -------------------------------------------------------------------------------------
 
     @property
     def in_flight(self) -> int:
@@ -116,8 +116,8 @@ class ResponsesProtocol:
     def spare_lane(self) -> Lane | None:
         """Returns a lane for a turn that continues nothing here.
 
-        An idle lane without a chain, else a new name, else the least recently used idle lane, whose chain is given up.
-        None where every lane is busy or the connection has no room.
+        An idle lane without a chain, else a new name, else the least recently used idle lane, whose chain is
+        given up. None where every lane is busy or the connection has no room.
         """
         if not self.room:
             return None
@@ -133,16 +133,19 @@ class ResponsesProtocol:
             return lane
         return min(idle, key=lambda lane: lane.used_at, default=None)
 
-    # -- sending ------------------------------------------------------------------------------------------------
+    # -- sending -------------------------------------------------------------------------------------------
 
-    def send_create(self, lane: Lane, body: bytes, *, parent: str | None = None, stored: bool = True) -> bytes:
+    def send_create(
+        self, lane: Lane, body: bytes, *, parent: str | None = None, stored: bool = True
+    ) -> bytes:
         """Begins a turn.
 
         Args:
             lane: An idle lane of this connection.
             body: The request as a JSON object without `type` and `stream_id`; at least one key.
             parent: The `previous_response_id` in it.
-            stored: Whether the parent can be loaded from storage; if not, it must be in this connection's memory.
+            stored: Whether the parent can be loaded from storage; if not, it must be in this connection's
+                memory.
 
         Returns:
             The text to write.
@@ -194,7 +197,7 @@ class ResponsesProtocol:
         if lane.state in (LaneState.SENT, LaneState.STREAMING):
             lane.advance(LaneInput.ABANDON)
 
-    # -- receiving ----------------------------------------------------------------------------------------------
+    # -- receiving -----------------------------------------------------------------------------------------
 
     def receive(self, raw: bytes | str, *, now: float = 0.0) -> Received:
         """Takes one frame from the socket.
@@ -309,7 +312,7 @@ class ResponsesProtocol:
         )
         ending = failure.code == "websocket_connection_limit_reached"
         if lane is None:
-            # On an idle socket an ordinary event; with several lanes busy it cannot be attributed to one of them.
+            # On an idle socket an ordinary event; with several lanes busy it cannot be attributed to one.
             fatal = failure if self.in_flight else None
             return Received(frame=frame, fatal=fatal, retire=ending or fatal is not None)
         if failure.code in _NO_LANES_CODES and lane.name is not None:

@@ -1,7 +1,8 @@
 """Decoding and classifying frames.
 
-A frame is classified without parsing it: the server writes `type` first, and that is all that a caller of `invoke`
-needs to know of a delta. Frames that steer the protocol (`response.created`, terminal events, errors) are parsed.
+A frame is classified without parsing it: the server writes `type` first, and that is all that a caller of
+`invoke` needs to know of a delta. Frames that steer the protocol (`response.created`, terminal events, errors)
+are parsed.
 
 Source: the public guide of the WebSocket mode and recordings of real traffic.
 """
@@ -142,8 +143,8 @@ def decode(raw: bytes | str, *, loads: Callable[[bytes], Any] = json.loads) -> F
         The frame; `Frame.data` parses it when it is asked for.
 
     Raises:
-        FrameError: Not JSON, not an object or without a `type`. Frames that are classified by their head are parsed,
-            and found to be broken, only when `Frame.data` is asked for.
+        FrameError: Not JSON, not an object or without a `type`. Frames that are classified by their head are
+            parsed, and found to be broken, only when `Frame.data` is asked for.
     """
     if isinstance(raw, str):
         raw = raw.encode("utf-8", "surrogatepass")
@@ -206,7 +207,8 @@ def _status(*values: Any) -> int | None:
 def retry_after(headers: Mapping[str, str]) -> float | None:
     """Reads how many seconds to wait from response headers in lower case.
 
-    Source: RFC 9110 `retry-after` in seconds (its date form is ignored), and `retry-after-ms`, which OpenAI sends.
+    Source: RFC 9110 `retry-after` in seconds (its date form is ignored), and `retry-after-ms`, which OpenAI
+    sends.
     """
     for name, scale in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
         try:

@@ -4,7 +4,7 @@
                       │                   │
                       └──── abandon ──────┴──► DRAINING ── terminal ──► IDLE
 
-An abandoned lane is not used again before its terminal event: the next answer would follow the rest of the old one.
+An abandoned lane is not used again before its terminal event: the next answer would follow the old one's rest.
 """
 
 from __future__ import annotations

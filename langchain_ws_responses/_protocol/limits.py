@@ -22,7 +22,9 @@ def _check(config: Any, *, integers: frozenset[str], zero: frozenset[str], requi
         wanted = int if item.name in integers else (int, float)
         if isinstance(value, bool) or not isinstance(value, wanted):
             what = "a whole number" if item.name in integers else "a number of seconds"
-            raise TypeError(f"{type(config).__name__}({item.name}=…) must be {what}, not {type(value).__name__}")
+            raise TypeError(
+                f"{type(config).__name__}({item.name}=…) must be {what}, not {type(value).__name__}"
+            )
         if value != value or value < 0 or (value == 0 and item.name not in zero):
             raise ValueError(f"{type(config).__name__}({item.name}={value!r}) must be above zero")
 

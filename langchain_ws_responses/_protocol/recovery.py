@@ -1,11 +1,11 @@
 """What to do when an attempt at a turn failed: one table, for sync and async callers alike.
 
-    progress when it failed                     replay      action
-    nothing written                             SAFE        again, after a back-off
-    refused, provably nothing generated         SAFE        as the code says: full input, new lane or connection
-    written, no event, socket lost              AMBIGUOUS   one full resend, unless told or unsafe to
-    an event seen, nothing handed over          AMBIGUOUS   the same
-    tokens handed to the caller                 UNSAFE      raise
+progress when it failed                     replay      action
+nothing written                             SAFE        again, after a back-off
+refused, provably nothing generated         SAFE        as the code says: full, new lane or connection
+written, no event, socket lost              AMBIGUOUS   one full resend, unless told or unsafe to
+an event seen, nothing handed over          AMBIGUOUS   the same
+tokens handed to the caller                 UNSAFE      raise
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ __all__ = ["Action", "Decision", "Progress", "decide", "replay_of"]
 
 _KIND = FailureKind
 
-# Error codes that prove that no generation happened (the public guide of the WebSocket mode; a recorded gateway).
+# Error codes that prove that no generation happened (the public guide of the WebSocket mode; a recorded
+# gateway).
 NOTHING_GENERATED = frozenset(
     {
         "previous_response_not_found",
@@ -69,7 +70,8 @@ class Progress:
         attempts: Attempts so far, this one included.
         resends: Full resends after an unknown outcome so far.
         is_delta: The failed attempt continued a response.
-        side_effects: The request has hosted tools that act on the world (MCP, code interpreter, computer, shell).
+        side_effects: The request has hosted tools that act on the world (MCP, code interpreter, computer,
+            shell).
         on_ambiguous: `"resend"` or `"raise"`.
         may_use_http: The transport allows HTTP.
         max_attempts: Attempts allowed in all.
