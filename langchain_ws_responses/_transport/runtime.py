@@ -1,0 +1,139 @@
+"""The one I/O thread.
+
+Every socket of the process lives on one event loop in one thread, for sync and async callers alike. It starts with
+the first call and never blocks the caller's event loop while it does so; after `fork` the child starts its own.
+"""
+
+from __future__ import annotations
+
+import _thread
+import asyncio
+import atexit
+import logging
+import os
+import threading
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+__all__ = ["Runtime", "runtime"]
+
+logger = logging.getLogger("langchain_ws_responses")
+
+_EXIT_SECONDS = 2.0
+
+
+class Runtime:
+    """An event loop in a thread of its own, started by the first `call`."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._pid = os.getpid()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._ended = threading.Lock()
+        self._at_exit: list[weakref.WeakMethod[Callable[[], None]]] = []
+        self._thread_id: int | None = None
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread runs in this process."""
+        return self._loop is not None and self._pid == os.getpid()
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The loop, started if it does not run yet."""
+        loop = self._loop
+        if loop is None or self._pid != os.getpid():
+            loop = self._start()
+        return loop
+
+    def inside(self) -> bool:
+        """Whether the calling thread is the I/O thread."""
+        return self._thread_id == threading.get_ident() and self.alive
+
+    def call(self, callback: Callable[..., Any], *args: Any) -> None:
+        """Runs `callback(*args)` on the I/O thread, soon. Safe from any thread, never blocks."""
+        self.loop.call_soon_threadsafe(callback, *args)
+
+    def at_exit(self, callback: Callable[[], None]) -> None:
+        """Registers a bound method to call on the I/O thread when the interpreter exits; its owner may die before."""
+        self._at_exit = [known for known in self._at_exit if known() is not None]
+        self._at_exit.append(weakref.WeakMethod(callback))
+
+    def _start(self) -> asyncio.AbstractEventLoop:
+        with self._lock:
+            if self._loop is not None and self._pid == os.getpid():
+                return self._loop
+            # The loop is made here and works as a queue before its thread has come up, so nobody waits for the
+            # thread: `threading.Thread.start` would block, which event loops under observation do not allow.
+            loop = asyncio.new_event_loop()
+            ended = threading.Lock()
+            ended.acquire()
+            self._pid, self._loop, self._ended = os.getpid(), loop, ended
+            _thread.start_new_thread(self._run, (loop, ended))
+            return loop
+
+    def _run(self, loop: asyncio.AbstractEventLoop, ended: threading.Lock) -> None:
+        self._thread_id = threading.get_ident()
+        asyncio.set_event_loop(loop)
+        try:
+            loop.run_forever()
+            _finish(loop)
+        except Exception:  # the interpreter is going away: nothing may be printed
+            logger.debug("the I/O thread ended with an exception", exc_info=True)
+        finally:
+            ended.release()
+
+    def stop(self) -> None:
+        """Ends the thread: what the interpreter's exit does. The next `call` starts a new one."""
+        loop, ended = self._loop, self._ended
+        if loop is None or self._pid != os.getpid() or self.inside():
+            return
+        self._loop = None
+
+        def end() -> None:
+            for known in self._at_exit:
+                if (callback := known()) is not None:
+                    callback()
+            loop.stop()
+
+        loop.call_soon_threadsafe(end)
+        ended.acquire(timeout=_EXIT_SECONDS)
+
+    def forget(self) -> None:
+        """Drops what a forked child inherited, without touching it: the parent goes on using it."""
+        if self._loop is not None:
+            _INHERITED.append(self._loop)
+        self._lock = threading.Lock()
+        self._loop, self._thread_id, self._at_exit = None, None, []
+
+
+def _finish(loop: asyncio.AbstractEventLoop) -> None:
+    """Cancels what is left, lets it end, and closes the loop."""
+    tasks = asyncio.all_tasks(loop)
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        loop.run_until_complete(asyncio.wait(tasks, timeout=_EXIT_SECONDS / 2))
+    loop.run_until_complete(loop.shutdown_asyncgens())
+    loop.close()
+
+
+# What forked children inherited is kept alive here: destructors would act on file descriptors shared with the parent.
+_INHERITED: list[object] = []
+_RUNTIME = Runtime()
+
+
+def runtime() -> Runtime:
+    """Returns the process's I/O thread."""
+    return _RUNTIME
+
+
+def keep_inherited(thing: object) -> None:
+    """Keeps something that a forked child inherited from ever being destroyed."""
+    _INHERITED.append(thing)
+
+
+atexit.register(_RUNTIME.stop)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_RUNTIME.forget)

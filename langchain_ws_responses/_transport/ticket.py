@@ -1,0 +1,81 @@
+"""One attempt at a turn, on its way through the I/O thread."""
+
+from __future__ import annotations
+
+from asyncio import TimerHandle
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from .._protocol.events import Frame
+from .._types import Failure, Phase
+from .mailbox import Mailbox
+
+if TYPE_CHECKING:
+    from .._protocol.lanes import Lane
+    from .connection import Connection
+    from .dial import Endpoint
+
+__all__ = ["Ticket"]
+
+
+@dataclass(eq=False)
+class Ticket:
+    """What the caller's thread hands to the I/O thread, and what that notes on it.
+
+    Attributes:
+        endpoint: Where to send it.
+        body: The request as JSON without `type` and `stream_id`.
+        mailbox: Gets `Frame` and `Failure` items; the last one is a terminal frame or a failure.
+        parent: The `previous_response_id` in the body.
+        stored: Whether the parent can be loaded from storage.
+        keeps: Whether this response will be stored.
+        wants_events: False delivers the terminal frame only.
+        first_event_timeout: Seconds from the send to the first event; None for no limit.
+        between_events_timeout: Seconds between events; None for no limit.
+        max_dials: Attempts at dialing that this turn waits for.
+        delay: Seconds to wait before it is sent.
+        mode: `full`, `delta` or `warmup`, for stats and hooks.
+        reason: Why, for stats and hooks.
+        connection: Set when it is sent.
+        lane: Set when it is sent.
+        lane_name: The lane's name when it was sent, for metadata.
+        reused: Whether the connection had carried a turn before.
+        phase: How far it has come.
+        events: Events seen.
+        sent_bytes: Size of the frame that was written.
+    """
+
+    endpoint: Endpoint
+    body: bytes
+    mailbox: Mailbox
+    parent: str | None = None
+    stored: bool = True
+    keeps: bool = True
+    wants_events: bool = True
+    first_event_timeout: float | None = None
+    between_events_timeout: float | None = None
+    max_dials: int | None = None
+    delay: float = 0.0
+    mode: str = "full"
+    reason: str = ""
+    connection: Connection | None = None
+    lane: Lane | None = None
+    lane_name: str = ""
+    reused: bool = False
+    phase: Phase = Phase.CONNECT
+    events: int = 0
+    sent_bytes: int = 0
+    sent_at: float = 0.0
+    seen_at: float = 0.0
+    done: bool = False
+    timer: TimerHandle | None = None
+    lease_timer: TimerHandle | None = None
+    batch: list[Frame | Failure] = field(default_factory=list)
+    batch_bytes: int = 0
+
+    def stop_timers(self) -> None:
+        """Ends its clocks."""
+        for handle in (self.timer, self.lease_timer):
+            if handle is not None:
+                handle.cancel()
+        self.timer = self.lease_timer = None
