@@ -143,7 +143,7 @@ class WebSocketPeer:
             if not data:
                 self._protocol.receive_eof()
                 return
-            # Read on after a close was sent: closing a socket on unread bytes resets it, and the frame is lost.
+            # Read on after a close was sent: closing a socket on unread bytes resets it and loses the frame.
             self._protocol.receive_data(data)
             await self._take()
 
