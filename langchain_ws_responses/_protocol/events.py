@@ -1,8 +1,8 @@
 """Decoding and classifying frames.
 
 A frame is classified without parsing it: the server writes `type` first, and that is all that a caller of
-`invoke` needs to know of a delta. Frames that steer the protocol (`response.created`, terminal events, errors)
-are parsed.
+`invoke` needs to know of a delta. Frames that steer the protocol are parsed: `response.created`, the terminal
+events and errors.
 
 Source: the public guide of the WebSocket mode and recordings of real traffic.
 """
@@ -62,6 +62,8 @@ _KINDS = {
 # A quote inside a JSON string is escaped, so these patterns cannot match inside text.
 _HEAD = re.compile(rb'\s*\{\s*"type"\s*:\s*"([^"\\]*)"')
 _STREAM_ID = re.compile(rb'"stream_id"\s*:\s*("(?:[^"\\]*)"|null)?')
+# Response headers that could carry a credential into a log or a pickle.
+_SECRET_HEADERS = frozenset({"authorization", "cookie", "proxy-authorization", "set-cookie"})
 
 
 def _kind_of(event_type: str) -> EventKind:
@@ -122,14 +124,34 @@ class Frame:
 
 
 def _parse(raw: bytes, loads: Callable[[bytes], Any]) -> dict[str, Any]:
+    data, readable = None, True
     try:
         data = loads(raw)
     except (ValueError, RecursionError):
-        # The exception of the parser quotes the text: it must not become a cause.
-        raise FrameError(f"the server sent a frame of {len(raw)} bytes that is not JSON") from None
+        # The exception of the parser holds the text: it must become neither cause nor context.
+        readable = False
+    if not readable:
+        raise FrameError(f"the server sent a frame of {len(raw)} bytes that is not JSON")
     if not isinstance(data, dict) or not isinstance(data.get("type"), str):
         raise FrameError(f"the server sent a frame of {len(raw)} bytes that is not an event object")
     return data
+
+
+def _lane_named(raw: bytes, start: int) -> tuple[str | None, bool]:
+    """Reads the `stream_id` of a frame without parsing it.
+
+    Returns:
+        The name or None, and whether that is certain. A nested `stream_id` (in metadata, in a tool's schema)
+        names no lane; braces in text only make a certain case look uncertain.
+    """
+    first = _STREAM_ID.search(raw, start)
+    if first is None:
+        return None, True
+    value = first[1]
+    if value is None or value == b"null" or _STREAM_ID.search(raw, first.end()) is not None:
+        return None, False
+    on_top = raw.find(b"{", start, first.start()) < 0 or raw.count(b"}", first.end()) == 1
+    return (value[1:-1].decode("utf-8", "replace"), True) if on_top else (None, False)
 
 
 def decode(raw: bytes | str, *, loads: Callable[[bytes], Any] = json.loads) -> Frame:
@@ -151,11 +173,9 @@ def decode(raw: bytes | str, *, loads: Callable[[bytes], Any] = json.loads) -> F
     head = _HEAD.match(raw)
     if head is not None and raw.rstrip().endswith(b"}"):
         event_type = head[1].decode("utf-8", "replace")
-        lanes = _STREAM_ID.findall(raw, head.end())
-        if not lanes:
-            return Frame(event_type, None, raw, loads)
-        if len(lanes) == 1 and lanes[0] not in (b"", b"null"):
-            return Frame(event_type, lanes[0][1:-1].decode("utf-8", "replace"), raw, loads)
+        name, certain = _lane_named(raw, head.end())
+        if certain:
+            return Frame(event_type, name, raw, loads)
     data = _parse(raw, loads)
     stream_id = data.get("stream_id")
     return Frame(data["type"], stream_id if isinstance(stream_id, str) else None, raw, loads, data)
@@ -191,15 +211,19 @@ _STATUS_BY_WORD: dict[str, int] = {
 }
 
 
+_STATUS = re.compile(r"[1-5][0-9]{2}")
+
+
 def _text(value: Any) -> str | None:
-    return None if value is None else str(value)
+    # Scalars only: the text of a deeply nested value would exceed the recursion limit.
+    return str(value) if isinstance(value, (str, int, float)) else None
 
 
 def _status(*values: Any) -> int | None:
     for value in values:
         if isinstance(value, int) and not isinstance(value, bool) and 100 <= value <= 599:
             return value
-        if isinstance(value, str) and value.isascii() and value.isdigit() and 100 <= int(value[:9]) <= 599:
+        if isinstance(value, str) and _STATUS.fullmatch(value):
             return int(value)
     return None
 
@@ -243,7 +267,11 @@ def failure_from(data: Mapping[str, Any], *, phase: Phase, events_seen: int, con
         status = _STATUS_BY_WORD.get(code or "") or _STATUS_BY_WORD.get(error_type or "")
     raw_headers = data.get("headers") or error.get("headers")
     headers = (
-        {str(name).lower(): str(value) for name, value in raw_headers.items()}
+        {
+            str(name).lower(): str(value)
+            for name, value in raw_headers.items()
+            if isinstance(value, (str, int, float)) and str(name).lower() not in _SECRET_HEADERS
+        }
         if isinstance(raw_headers, Mapping)
         else {}
     )
