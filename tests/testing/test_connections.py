@@ -1,0 +1,210 @@
+"""The life of the local server's connections: handshakes, lifetime, faults of the network, odd frames."""
+
+from __future__ import annotations
+
+import json
+import threading
+from typing import Any
+
+import pytest
+from testing.wire_client import Socket, open_socket, user
+from websockets.asyncio.client import connect as aconnect
+from websockets.exceptions import ConnectionClosed, ConnectionClosedError, InvalidStatus
+from websockets.sync.client import connect
+
+from langchain_ws_responses.testing import (
+    ResponsesServer,
+    drop,
+    hold,
+)
+
+
+def test_the_lifetime_ends_an_idle_connection_with_the_exact_frame() -> None:
+    with ResponsesServer() as server, open_socket(server) as ws:
+        ws.say(input="hi")
+        server.age(minutes=59, seconds=59)
+        ws.say(input="hi")
+        server.age(seconds=1)
+        frame = ws.recv()
+        with pytest.raises(ConnectionClosed):
+            ws.recv()
+        server.wait_for(lambda: not server.connections[0].open)
+    assert (frame["type"], frame["status"]) == ("error", 400)
+    assert frame["error"]["code"] == "websocket_connection_limit_reached"
+    assert "stream_id" not in frame
+
+
+def test_the_lifetime_ends_a_busy_connection_too() -> None:
+    gate = threading.Event()
+    with ResponsesServer(hold(gate, "x", after_events=1), lifetime=1500) as server, open_socket(server) as ws:
+        ws.send(input="hi", stream_id="a")
+        ws.recv()
+        server.age(minutes=26)
+        assert ws.recv()["error"]["code"] == "websocket_connection_limit_reached"
+        with pytest.raises(ConnectionClosed):
+            ws.recv()
+        server.wait_for(lambda: server.requests[0].status == "dropped")
+
+
+def test_drop_connections_by_reset_and_by_code() -> None:
+    with ResponsesServer() as server:
+        with open_socket(server) as ws:
+            server.drop_connections()
+            with pytest.raises(ConnectionClosedError) as lost:
+                ws.recv()
+            assert lost.value.rcvd is None
+            assert server.connections[0].open is False
+            assert server.connections[0].close_code == 1006
+        with open_socket(server) as ws:
+            server.drop_connections(code=1012)
+            with pytest.raises(ConnectionClosed) as closed:
+                ws.recv()
+            assert closed.value.rcvd is not None
+            assert closed.value.rcvd.code == 1012
+        server.wait_for(lambda: not server.connections[1].open)
+        assert server.connections[1].close_code == 1012
+
+
+@pytest.mark.parametrize("code", [None, 1000, 1011])
+def test_drop_in_the_middle_of_an_answer(code: int | None) -> None:
+    with ResponsesServer(drop(after_events=4, code=code)) as server, open_socket(server) as ws:
+        ws.send(input="hi")
+        got = [ws.recv() for _ in range(4)]
+        with pytest.raises(ConnectionClosed) as lost:
+            ws.recv()
+    assert [event["sequence_number"] for event in got] == [0, 1, 2, 3]
+    assert (None if lost.value.rcvd is None else lost.value.rcvd.code) == code
+    assert server.requests[0].status == "dropped"
+
+
+def test_stopping_says_goodbye_and_is_idempotent() -> None:
+    server = ResponsesServer()
+    assert "stopped" in repr(server)
+    server.start()
+    server.start()
+    with open_socket(server) as ws:
+        ws.say(input="hi")
+        assert "1 open" in repr(server)
+        server.stop()
+        with pytest.raises(ConnectionClosed) as closed:
+            ws.recv()
+    server.stop()
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == 1001
+    assert "stopped" in repr(server)
+
+
+def test_a_server_starts_again_after_a_stop() -> None:
+    server = ResponsesServer()
+    for _ in range(2):
+        with server, open_socket(server) as ws:
+            assert ws.say(input="hi")["status"] == "completed"
+    assert len(server.connections) == 2
+
+
+async def test_async_context_manager() -> None:
+    async with ResponsesServer("x") as server:
+        url = server.websocket_url
+        async with aconnect(url, proxy=None) as ws:
+            await ws.send(json.dumps({"type": "response.create", "model": "m", "input": "hi"}))
+            assert json.loads(await ws.recv())["type"] == "response.created"
+    assert "stopped" in repr(server)
+
+
+# -- handshakes
+
+
+def test_a_wrong_key_is_refused_at_the_handshake() -> None:
+    with ResponsesServer(api_key="right") as server:
+        with pytest.raises(InvalidStatus) as refused, connect(server.websocket_url, proxy=None):
+            pass
+        headers = {"Authorization": "Bearer right", "X-Trace": "1"}
+        with open_socket(server, additional_headers=headers) as ws:
+            ws.say(input="hi")
+    assert refused.value.response.status_code == 401
+    assert json.loads(refused.value.response.body)["error"]["code"] == "invalid_api_key"
+    assert [shake.status for shake in server.handshakes] == [401, 101]
+    assert server.connections[0].headers["x-trace"] == "1"
+    assert server.requests[0].headers["authorization"] == "Bearer right"
+
+
+@pytest.mark.parametrize("status", [403, 404, 426, 429, 503, 200, 302])
+def test_upgrades_can_be_refused_with_any_status(status: int) -> None:
+    extra = {"retry-after": "7"}
+    with (
+        ResponsesServer(refuse_upgrade=status, refuse_headers=extra) as server,
+        pytest.raises(InvalidStatus) as refused,
+        connect(server.websocket_url, proxy=None),
+    ):
+        pass
+    assert refused.value.response.status_code == status
+    assert refused.value.response.headers["retry-after"] == "7"
+    assert server.connections == []
+
+
+def test_another_path_is_not_found() -> None:
+    with ResponsesServer() as server, pytest.raises(InvalidStatus) as refused:
+        connect(f"ws://127.0.0.1:{server.port}/v1/realtime", proxy=None)
+    assert refused.value.response.status_code == 404
+
+
+def test_an_offer_of_compression_is_answered_without_it() -> None:
+    with ResponsesServer() as server, open_socket(server, compression="deflate") as ws:
+        assert "permessage-deflate" in server.connections[0].headers["sec-websocket-extensions"]
+        assert ws.connection.response is not None
+        assert "sec-websocket-extensions" not in ws.connection.response.headers
+        assert ws.say(input="hi")["status"] == "completed"
+
+
+@pytest.mark.parametrize(
+    ("given", "count"),
+    [("hi", 1), ([], 0), ([{"role": "user", "content": "hi"}], 1), (None, 0), ("", 1)],
+)
+def test_every_form_of_input_is_accepted(given: Any, count: int) -> None:
+    with ResponsesServer() as server, open_socket(server) as ws:
+        ws.say(input=given, stream=True, background=False, some_new_field={"x": 1})
+    assert len(server.requests[0].items) == count
+    assert server.requests[0].body["some_new_field"] == {"x": 1}
+
+
+def test_frames_above_a_megabyte_in_fragments_and_binary() -> None:
+    big = "x" * (3 * 2**20)
+    with ResponsesServer() as server, open_socket(server) as ws:
+        ws.say(input=[user(big)])
+        body = json.dumps({"type": "response.create", "model": "m", "input": "in parts"})
+        ws.connection.send(iter([body[:10], body[10:20], body[20:]]))
+        assert ws.events()[-1]["type"] == "response.completed"
+        ws.connection.send(body.encode())
+        assert ws.events()[-1]["type"] == "response.completed"
+    assert server.requests[0].last_user_text == big
+    assert server.requests[1].raw_bytes == len(body)
+    assert server.connections[0].frames_received == 3
+    assert server.connections[0].bytes_received == server.requests[0].raw_bytes + 2 * len(body)
+
+
+def test_a_frame_above_the_limit_is_refused_with_1009() -> None:
+    with ResponsesServer(max_message_size=1000) as server, open_socket(server) as ws:
+        ws.send(input="x" * 2000)
+        with pytest.raises(ConnectionClosed) as closed:
+            ws.recv()
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == 1009
+    assert server.requests == []
+
+
+def test_pings_are_answered_and_an_abort_harms_nobody() -> None:
+    with ResponsesServer() as server, open_socket(server) as ws:
+        assert ws.connection.ping().wait(5)
+        with connect(server.websocket_url, proxy=None) as rude:
+            Socket(rude).send(input="hi")
+            rude.socket.close()
+        server.wait_for(lambda: not server.connections[1].open)
+        assert ws.say(input="hi")["status"] == "completed"
+
+
+@pytest.mark.parametrize("frame", ["not json", "[1]", '{"type": "response.cancel"}', "{}"])
+def test_frames_that_are_no_create_get_an_error_and_the_socket_lives(frame: str) -> None:
+    with ResponsesServer() as server, open_socket(server) as ws:
+        ws.connection.send(frame)
+        assert ws.recv()["type"] == "error"
+        assert ws.say(input="hi")["status"] == "completed"
