@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import FunctionType
+
 from langchain_ws_responses.testing._gate import AdjustableClock, Clock, Gate
 from langchain_ws_responses.testing._records import (
     RecordedConnection,
@@ -51,3 +53,9 @@ __all__ = [
     "text",
     "tool_call",
 ]
+
+for _name in __all__:
+    # Public names live in this package, wherever they are written; an alias such as `Clock` has no home.
+    if isinstance(globals()[_name], (type, FunctionType)):
+        globals()[_name].__module__ = __name__
+del _name

@@ -49,7 +49,8 @@ class RecordedRequest:
     transport: Transport
     body: dict[str, Any]
     raw_bytes: int
-    headers: Mapping[str, str]
+    # Headers hold the key, and a failing assertion prints the record.
+    headers: Mapping[str, str] = field(repr=False)
     at: float
     connection: str | None = None
     stream_id: str | None = None
@@ -148,7 +149,7 @@ class RecordedConnection:
     """
 
     id: str
-    headers: Mapping[str, str]
+    headers: Mapping[str, str] = field(repr=False)
     opened_at: float
     path: str = ""
     close_code: int | None = None
@@ -170,7 +171,7 @@ class RecordedHandshake:
         connection: Id of the connection, if accepted.
     """
 
-    headers: Mapping[str, str]
+    headers: Mapping[str, str] = field(repr=False)
     status: int
     path: str
     at: float

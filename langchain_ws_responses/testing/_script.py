@@ -324,7 +324,7 @@ def as_answer(value: Answer | Sequence[Answer] | str) -> Answer:
         return text(value)
     if isinstance(value, Answer):
         return value
-    if value:
+    if isinstance(value, (list, tuple)) and value:
         outputs = [item for item in value if isinstance(item, Output)]
         if len(outputs) == len(value):
             return calls(*outputs) if len(outputs) > 1 else outputs[0]

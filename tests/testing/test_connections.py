@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from typing import Any
 
@@ -16,6 +17,7 @@ from langchain_ws_responses.testing import (
     ResponsesServer,
     drop,
     hold,
+    text,
 )
 
 
@@ -109,6 +111,40 @@ async def test_async_context_manager() -> None:
             await ws.send(json.dumps({"type": "response.create", "model": "m", "input": "hi"}))
             assert json.loads(await ws.recv())["type"] == "response.created"
     assert "stopped" in repr(server)
+
+
+def test_a_short_lifetime_ends_by_itself() -> None:
+    with ResponsesServer(lifetime=0.05) as server, open_socket(server) as ws:
+        assert ws.recv()["error"]["code"] == "websocket_connection_limit_reached"
+        server.wait_for(lambda: not server.connections[0].open)
+
+
+def test_clients_that_do_not_read_or_never_finish_do_not_hold_up_the_stop() -> None:
+    huge = text("x" * (16 * 2**20), chunks=1)
+    server = ResponsesServer(huge, hold(threading.Event(), "never")).start()
+    silent = socket.create_connection(("127.0.0.1", server.port))
+    body = json.dumps({"input": "hi", "stream": True}).encode()
+    silent.sendall(b"POST /v1/responses HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
+    half = socket.create_connection(("127.0.0.1", server.port))
+    half.sendall(b"POST /v1/responses HTTP/1.1\r\n")
+    with open_socket(server) as ws:
+        server.wait_for(lambda: len(server.requests) == 1)
+        ws.send(input="hi")
+        server.wait_for(lambda: len(server.requests) == 2)
+        server.stop()
+    silent.close()
+    half.close()
+    assert [request.status for request in server.requests] == ["dropped", "dropped"]
+    assert "stopped" in repr(server)
+
+
+def test_no_record_prints_the_key() -> None:
+    headers = {"Authorization": "Bearer canary-7"}
+    with ResponsesServer(api_key="canary-7") as server, open_socket(server, additional_headers=headers) as ws:
+        ws.say(input="hi")
+        printed = repr((server, server.requests, server.connections, server.handshakes))
+    assert server.requests[0].headers["authorization"] == "Bearer canary-7"
+    assert "canary-7" not in printed
 
 
 # -- handshakes
