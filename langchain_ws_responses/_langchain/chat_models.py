@@ -1,0 +1,381 @@
+"""`ChatOpenAIWebSocket`: ChatOpenAI over one persistent connection, sending only what is new."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import aclosing, closing
+from typing import Any, Literal
+
+from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
+from langchain_core.language_models import LanguageModelInput
+from langchain_core.messages import BaseMessage
+from langchain_core.outputs import ChatGenerationChunk, ChatResult
+from langchain_openai import ChatOpenAI
+from pydantic import Field, PrivateAttr, SecretStr, field_validator, model_validator
+
+from .._protocol.limits import Limits, RetryPolicy
+from .client import TURN, AsyncClient, SyncClient
+from .route import Route, clocks_for, secret_for
+from .turn import Turn
+
+__all__ = ["ChatOpenAIWebSocket", "with_websocket"]
+
+Transport = Literal["auto", "websocket", "http"]
+_TRANSPORT_ENV = "LANGCHAIN_WS_RESPONSES_TRANSPORT"
+_SOCKET_SCHEMES = {"ws://": "http://", "wss://": "https://"}
+# What ChatOpenAI makes anew for every model.
+_CLIENT_FIELDS = frozenset({"client", "async_client", "root_client", "root_async_client"})
+
+
+def _transport_from_environment() -> str:
+    return os.environ.get(_TRANSPORT_ENV) or "auto"
+
+
+class ChatOpenAIWebSocket(ChatOpenAI):
+    """`ChatOpenAI` over the WebSocket mode of the Responses API.
+
+    Takes every field of `ChatOpenAI`; the Responses API is always used. Each answer carries in `response_metadata`
+    the link that lets the next turn send only what is new (`"openai_chain"`) and how it was sent (`"transport"`).
+
+    Args:
+        manager: The `ConnectionManager` that owns the sockets; the process's `default_manager()` if not given.
+        transport: `"websocket"` never uses HTTP, `"http"` never a socket; `"auto"` uses the socket for agents and HTTP
+            where a socket cannot pay or cannot be had. Default from `LANGCHAIN_WS_RESPONSES_TRANSPORT`, else `"auto"`.
+        chain: `"off"` sends the full input every time.
+        system_mode: `"input"` keeps system messages in `input`, as `ChatOpenAI` does; `"instructions"` sends leading
+            system text as `instructions`; `"auto"` begins with `input` and goes over to `instructions` in a chain
+            whose leading system text changes.
+        websocket_url: `ws(s)` URL to dial; derived from `base_url` if not given.
+        chain_secret: Key of the links; derived from the API key if not given. Set it to share chains between workers
+            whose keys differ, or when the API key is a callable.
+        on_ambiguous: When a socket dies after the send and before the answer: `"resend"` the full input once where
+            that can do no harm, or `"raise"`.
+
+    Raises:
+        ConfigurationError: A URL or header cannot be used.
+
+    Example:
+        ```python
+        from langchain_ws_responses import ChatOpenAIWebSocket
+
+        model = ChatOpenAIWebSocket(model="gpt-5.5")
+        model.invoke("Hello")
+        ```
+    """
+
+    manager: Any = Field(default=None, exclude=True, repr=False)
+    transport: Transport = Field(default_factory=_transport_from_environment, validate_default=True)
+    chain: Literal["auto", "off"] = "auto"
+    system_mode: Literal["auto", "input", "instructions"] = "auto"
+    websocket_url: str | None = None
+    chain_secret: SecretStr | None = Field(default=None, exclude=True, repr=False)
+    on_ambiguous: Literal["resend", "raise"] = "resend"
+
+    _route: Route | None = PrivateAttr(default=None)
+    _route_of: tuple[Any, ...] = PrivateAttr(default=())
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # Here and not in a validator: pydantic would quote all arguments, the key among them.
+        if self.transport != "http":
+            self._check_route()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _accept_socket_base_url(cls, values: Any) -> Any:
+        """Takes a `ws(s)` base URL apart: the socket dials it, HTTP uses the matching `http(s)` URL."""
+        if not isinstance(values, dict):
+            return values
+        name = next((name for name in ("base_url", "openai_api_base") if values.get(name)), "base_url")
+        base = values.get(name) or os.environ.get("OPENAI_API_BASE") or os.environ.get("OPENAI_BASE_URL")
+        for scheme, plain in _SOCKET_SCHEMES.items():
+            if isinstance(base, str) and base.lower().startswith(scheme):
+                address = base[len(scheme) :]
+                values = {**values, name: plain + address}
+                values.setdefault("websocket_url", scheme + address.rstrip("/") + "/responses")
+        return values
+
+    @field_validator("manager")
+    @classmethod
+    def _check_manager(cls, value: Any) -> Any:
+        if value is not None:
+            from .._transport.manager import ConnectionManager
+
+            if not isinstance(value, ConnectionManager):
+                raise ValueError(f"manager must be a ConnectionManager, not {type(value).__name__}")
+        return value
+
+    @model_validator(mode="after")
+    def _stand_before_the_clients(self) -> ChatOpenAIWebSocket:
+        """Puts the turn-aware clients in the place that ChatOpenAI calls."""
+        self.use_responses_api = True
+        if self.root_client is not None and not isinstance(self.root_client, SyncClient):
+            self.root_client = SyncClient(self.root_client)
+        if self.root_async_client is not None and not isinstance(self.root_async_client, AsyncClient):
+            self.root_async_client = AsyncClient(self.root_async_client)
+        return self
+
+    # -- where turns go ----------------------------------------
+
+    def _base_url(self) -> str:
+        client = self.root_async_client or self.root_client
+        return str(
+            client.base_url if client is not None else self.openai_api_base or "https://api.openai.com/v1"
+        )
+
+    def _check_route(self) -> None:
+        """Builds the endpoint early, so that what cannot be used is found where it was written."""
+        key = self.openai_api_key
+        if callable(key) or isinstance(key, SecretStr):
+            self._endpoint()
+
+    def _endpoint(self) -> Any:
+        from .._transport.dial import endpoint_for, websocket_url_for
+
+        client = self.root_async_client or self.root_client
+        key = self.openai_api_key
+        credential: Any = key.get_secret_value() if isinstance(key, SecretStr) else key
+        if credential is None:
+            credential = getattr(client, "api_key", "")
+        return endpoint_for(
+            url=self.websocket_url or websocket_url_for(self._base_url()),
+            credential=credential,
+            organization=self.openai_organization or getattr(client, "organization", None),
+            project=getattr(client, "project", None),
+            headers=self.default_headers,
+            query=self.default_query,
+            proxy=self.openai_proxy or None,
+        )
+
+    def _current_route(self) -> Route:
+        """Returns the route, made anew when a field that it depends on has changed."""
+        manager = self.manager
+        if manager is None and self.transport != "http":
+            from .._transport.manager import default_manager
+
+            manager = default_manager()
+        depends = (
+            manager,
+            self.transport,
+            self.chain,
+            self.system_mode,
+            self.websocket_url,
+            self.chain_secret,
+            self.on_ambiguous,
+            self.openai_api_key,
+            self.openai_api_base,
+            self.openai_organization,
+            self.default_headers,
+            self.default_query,
+            self.request_timeout,
+            self.stream_chunk_timeout,
+            self.max_retries,
+            self.root_async_client,
+        )
+        if self._route is None or not _same(depends, self._route_of):
+            self._route, self._route_of = self._make_route(manager), depends
+        return self._route
+
+    def _make_route(self, manager: Any) -> Route:
+        client = self.root_async_client or self.root_client
+        limits = manager.limits if manager is not None else Limits()
+        retry = manager.retry if manager is not None else RetryPolicy()
+        base = self._base_url().rstrip("/")
+        return Route(
+            endpoint=None if self.transport == "http" else self._endpoint(),
+            manager=manager,
+            transport=self.transport,
+            chain=self.chain,
+            system_mode=self.system_mode,
+            on_ambiguous=self.on_ambiguous,
+            clocks=clocks_for(
+                limits,
+                timeout=self.request_timeout,
+                stream_chunk_timeout=self.stream_chunk_timeout,
+                chunk_set="stream_chunk_timeout" in self.model_fields_set,
+            ),
+            max_attempts=retry.max_attempts if self.max_retries is None else self.max_retries + 1,
+            max_dials=None if self.max_retries is None else self.max_retries + 1,
+            retry=retry,
+            secret=secret_for(self.chain_secret, self.openai_api_key),
+            scope=(
+                base,
+                self.openai_organization or getattr(client, "organization", None),
+                getattr(client, "project", None),
+            ),
+        )
+
+    # -- turns ----------------------------------------
+
+    def _get_request_payload(
+        self, input_: LanguageModelInput, *, stop: list[str] | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        """Builds the request; a call that carries a turn has planned its request already."""
+        turn = kwargs.get(TURN)
+        if turn is not None:
+            return {TURN: turn}
+        return super()._get_request_payload(input_, stop=stop, **kwargs)
+
+    def _turn(
+        self, messages: list[BaseMessage], stop: list[str] | None, kwargs: Mapping[str, Any], *, stream: bool
+    ) -> Turn:
+        given = {**kwargs, "stream": True} if stream else dict(kwargs)
+        settings = super()._get_request_payload([], stop=stop, **given)
+        route = self._current_route()
+        if settings.get("extra_headers") and route.transport != "http":
+            warnings.warn(
+                "`extra_headers` of a single call cannot be sent over a socket, which has one set of headers. "
+                'Use `default_headers` on the model, or `transport="http"`.',
+                stacklevel=2,
+            )
+        if settings.get("previous_response_id") is not None and route.chain != "off":
+            warnings.warn(
+                "A `previous_response_id` of your own is sent as given, with all messages of the call as input. "
+                "Leave it out: the messages tell what can be continued.",
+                stacklevel=2,
+            )
+        return Turn(route, messages, settings, wants_events=stream)
+
+    def _generate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        turn = self._turn(messages, stop, kwargs, stream=False)
+        result = super()._generate(messages, stop, run_manager, **{**kwargs, TURN: turn})
+        _stamp(result, turn)
+        return result
+
+    async def _agenerate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        turn = self._turn(messages, stop, kwargs, stream=False)
+        result = await super()._agenerate(messages, stop, run_manager, **{**kwargs, TURN: turn})
+        _stamp(result, turn)
+        return result
+
+    def _stream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> Iterator[ChatGenerationChunk]:
+        turn = self._turn(messages, stop, kwargs, stream=True)
+        chunks = super()._stream_responses(messages, stop, None, **{**kwargs, TURN: turn})
+        with closing(chunks):  # type: ignore[type-var]
+            for chunk in chunks:
+                _stamp_last(chunk, turn)
+                if run_manager:
+                    run_manager.on_llm_new_token(chunk.text, chunk=chunk)
+                yield chunk
+
+    async def _astream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        turn = self._turn(messages, stop, kwargs, stream=True)
+        chunks = super()._astream_responses(messages, stop, None, **{**kwargs, TURN: turn})
+        async with aclosing(chunks):  # type: ignore[type-var]
+            async for chunk in chunks:
+                _stamp_last(chunk, turn)
+                if run_manager:
+                    await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
+                yield chunk
+
+    # -- connection ----------------------------------------
+
+    def preconnect(self) -> None:
+        """Starts to open the connection and returns at once; the first turn then finds it ready.
+
+        Raises:
+            ConfigurationError: The endpoint cannot be used.
+            ManagerClosed: The manager is closed.
+        """
+        route = self._current_route()
+        if route.manager is not None and route.endpoint is not None:
+            route.manager.preconnect(route.endpoint)
+
+    async def apreconnect(self) -> None:
+        """Like `preconnect`."""
+        self.preconnect()
+
+    def close(self) -> None:
+        """Closes the model's own manager; a model on the default manager leaves that open for others."""
+        if self.manager is not None:
+            self.manager.close()
+
+    async def aclose(self) -> None:
+        """Like `close`, without blocking the event loop."""
+        if self.manager is not None:
+            await self.manager.aclose()
+
+    # -- LangChain ----------------------------------------
+
+    @classmethod
+    def get_lc_namespace(cls) -> list[str]:
+        """Returns where LangChain's serialisation finds this class."""
+        return ["langchain_ws_responses"]
+
+    @property
+    def lc_secrets(self) -> dict[str, str]:
+        """Names the environment variables that stand for secrets in a serialised model."""
+        return {**super().lc_secrets, "chain_secret": "LANGCHAIN_WS_RESPONSES_CHAIN_SECRET"}
+
+
+def _same(now: tuple[Any, ...], before: tuple[Any, ...]) -> bool:
+    """Compares by identity, which no field can fake, and by value only for plain ones."""
+    if len(now) != len(before):
+        return False
+    return all(
+        a is b or (isinstance(a, str | int | float) and a == b) for a, b in zip(now, before, strict=True)
+    )
+
+
+def _stamp(result: ChatResult, turn: Turn) -> None:
+    for generation in result.generations:
+        generation.message.response_metadata.update(turn.metadata())
+
+
+def _stamp_last(chunk: ChatGenerationChunk, turn: Turn) -> None:
+    # On the last chunk only: merging chunks concatenates strings.
+    if getattr(chunk.message, "chunk_position", None) == "last":
+        chunk.message.response_metadata.update(turn.metadata())
+
+
+def with_websocket(model: ChatOpenAI, **fields: Any) -> ChatOpenAIWebSocket:
+    """Turns a `ChatOpenAI` into a `ChatOpenAIWebSocket` with the same settings.
+
+    Args:
+        model: For example what `init_chat_model("openai:gpt-5.5")` returns.
+        **fields: Further fields, such as `manager` or `transport`; they win over the model's.
+
+    Returns:
+        A new model; `model` stays as it is.
+
+    Raises:
+        TypeError: Not a `ChatOpenAI`.
+    """
+    if not isinstance(model, ChatOpenAI):
+        raise TypeError(
+            f"with_websocket takes a ChatOpenAI, not {type(model).__name__}. Call it before bind_tools and the like; "
+            "for Azure use ChatOpenAI with base_url='https://NAME.openai.azure.com/openai/v1'."
+        )
+    known = ChatOpenAIWebSocket.model_fields
+    settings = {
+        name: getattr(model, name)
+        for name in model.model_fields_set
+        if name in known and name not in _CLIENT_FIELDS
+    }
+    return ChatOpenAIWebSocket(**{**settings, **fields})

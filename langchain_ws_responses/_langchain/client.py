@@ -1,0 +1,351 @@
+"""A `responses.create`-shaped client over the manager: what ChatOpenAI calls instead of openai's own.
+
+ChatOpenAI builds requests and reads answers itself; between the two it calls `root_client.responses`. These classes
+stand there. A call that carries a `Turn` goes where the turn says, any other goes to the openai client untouched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import openai
+
+from .._protocol.events import Frame, FrameError
+from .events import event_of, response_of
+from .turn import Turn
+
+__all__ = ["TURN", "AsyncClient", "SyncClient"]
+
+TURN = "_turn"
+_ENDED_WELL = frozenset({"response.completed", "response.incomplete"})
+
+
+class _RawResponse:
+    """What `with_raw_response` gives: the parsed answer and the headers."""
+
+    def __init__(self, parsed: Any, headers: Any = None, http_response: Any = None) -> None:
+        self._parsed = parsed
+        self.headers: Any = headers if headers is not None else {}
+        if http_response is not None:
+            self.http_response = http_response
+
+    def parse(self) -> Any:
+        """Returns the answer, or the stream of events."""
+        return self._parsed
+
+
+def _size(request: Any) -> int:
+    """Bytes of an HTTP request's body, as far as the client still has it."""
+    try:
+        return len(request.content)
+    except Exception:  # a streamed body is not kept
+        return 0
+
+
+def _named(response: Any) -> Any:
+    """`previous_response_id` of a response; a placeholder where the server does not write the key at all."""
+    if "previous_response_id" not in getattr(response, "model_fields_set", ()):
+        return ""
+    return response.previous_response_id
+
+
+def _answer(turn: Turn, frame: Frame) -> Any:
+    """Makes the SDK's response object of a terminal frame."""
+    try:
+        response = response_of(frame.response)
+    except FrameError as exc:
+        raise turn.violation(exc) from None
+    text_format = turn.settings.get("text_format")
+    if text_format is None:
+        return response
+    from .private import parse_response
+
+    return parse_response(text_format=text_format, input_tools=turn.settings.get("tools"), response=response)
+
+
+def _event(turn: Turn, frame: Frame) -> Any:
+    try:
+        return event_of(frame.data)
+    except FrameError as exc:
+        raise turn.violation(exc) from None
+
+
+def _after_status_error(turn: Turn, error: openai.APIStatusError) -> bool:
+    """Notes a refused HTTP request; whether to try again with the full input."""
+    turn.sent_over_http(_size(error.request))
+    return turn.resends_after(error.code)
+
+
+def _http_answer(turn: Turn, raw: Any) -> _RawResponse | None:
+    """Reads an HTTP answer; None where the server ignored the response to continue."""
+    turn.sent_over_http(_size(raw.http_request))
+    response = raw.parse()
+    if turn.was_ignored(_named(response)):
+        return None
+    turn.finish(response.id, response.output, stored=response.store is not False)
+    return _RawResponse(response, raw.headers, raw.http_response)
+
+
+def _passes(turn: Turn, event: Any) -> bool:
+    """Looks at an event of an HTTP stream; False where the server ignored the response to continue."""
+    if event.type == "response.created":
+        return not turn.was_ignored(_named(event.response))
+    if event.type in _ENDED_WELL:
+        turn.finish(event.response.id, event.response.output, stored=event.response.store is not False)
+    return True
+
+
+class _EventStream:
+    """The events of one turn, for a sync caller."""
+
+    def __init__(self, turn: Turn, inner: Any) -> None:
+        self._turn = turn
+        self._inner = inner
+        self._events = self._iterate()
+
+    def __enter__(self) -> _EventStream:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def __iter__(self) -> Iterator[Any]:
+        events: Iterator[Any] = self._events
+        return events
+
+    def close(self) -> None:
+        """Ends the turn for this caller; the rest of the answer is swallowed."""
+        self._events.close()
+        self._turn.abandon()
+
+    def _iterate(self) -> Any:
+        from .._transport.mailbox import SyncMailbox
+
+        turn = self._turn
+        try:
+            if turn.kind == "websocket":
+                mailbox = SyncMailbox()
+                turn.start(mailbox)
+                while turn.kind == "websocket" and not turn.done:
+                    for frame in turn.take(mailbox.get()):
+                        yield _event(turn, frame)
+            if turn.kind == "http":
+                yield from self._over_http()
+        finally:
+            turn.abandon()
+
+    def _over_http(self) -> Iterator[Any]:
+        turn = self._turn
+        while True:
+            try:
+                stream = self._inner.responses.create(**turn.http_request())
+            except openai.APIStatusError as exc:
+                if _after_status_error(turn, exc):
+                    continue
+                raise
+            with stream:
+                turn.sent_over_http(_size(stream.response.request))
+                for event in stream:
+                    if not _passes(turn, event):
+                        break
+                    yield event
+                else:
+                    return
+
+
+class _AsyncEventStream:
+    """The events of one turn, for an async caller."""
+
+    def __init__(self, turn: Turn, inner: Any) -> None:
+        self._turn = turn
+        self._inner = inner
+        self._events = self._iterate()
+
+    async def __aenter__(self) -> _AsyncEventStream:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.aclose()
+
+    def __aiter__(self) -> AsyncIterator[Any]:
+        events: AsyncIterator[Any] = self._events
+        return events
+
+    async def aclose(self) -> None:
+        """Ends the turn for this caller; the rest of the answer is swallowed."""
+        await self._events.aclose()
+        self._turn.abandon()
+
+    async def _iterate(self) -> Any:
+        from .._transport.mailbox import AsyncMailbox
+
+        turn = self._turn
+        try:
+            if turn.kind == "websocket":
+                mailbox = AsyncMailbox()
+                turn.start(mailbox)
+                while turn.kind == "websocket" and not turn.done:
+                    for frame in turn.take(await mailbox.get()):
+                        yield _event(turn, frame)
+            if turn.kind == "http":
+                async for event in self._over_http():
+                    yield event
+        finally:
+            turn.abandon()
+
+    async def _over_http(self) -> AsyncIterator[Any]:
+        turn = self._turn
+        while True:
+            try:
+                stream = await self._inner.responses.create(**turn.http_request())
+            except openai.APIStatusError as exc:
+                if _after_status_error(turn, exc):
+                    continue
+                raise
+            async with stream:
+                turn.sent_over_http(_size(stream.response.request))
+                async for event in stream:
+                    if not _passes(turn, event):
+                        break
+                    yield event
+                else:
+                    return
+
+
+class SyncClient:
+    """Stands for `root_client`; everything but turns goes to the openai client behind it."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+        self.responses = SimpleNamespace(
+            create=self._create,
+            with_raw_response=SimpleNamespace(create=self._raw, parse=self._raw),
+        )
+        self.with_raw_response = _RawNamespace(inner, self._raw_stream)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__["_inner"], name)
+
+    def _create(self, **kwargs: Any) -> Any:
+        turn = kwargs.get(TURN)
+        return self._inner.responses.create(**kwargs) if turn is None else _EventStream(turn, self._inner)
+
+    def _raw_stream(self, **kwargs: Any) -> Any:
+        turn = kwargs.get(TURN)
+        if turn is None:
+            return self._inner.with_raw_response.responses.create(**kwargs)
+        return _RawResponse(_EventStream(turn, self._inner))
+
+    def _raw(self, **kwargs: Any) -> Any:
+        turn: Turn | None = kwargs.get(TURN)
+        if turn is None:
+            return self._inner.responses.with_raw_response.create(**kwargs)
+        if turn.kind == "websocket" and (frame := self._collect(turn)) is not None:
+            return _RawResponse(_answer(turn, frame))
+        return self._over_http(turn)
+
+    def _collect(self, turn: Turn) -> Frame | None:
+        """Waits for the terminal event; None where the turn has moved to HTTP."""
+        from .._transport.mailbox import SyncMailbox
+
+        mailbox = SyncMailbox()
+        frames: list[Frame] = []
+        try:
+            turn.start(mailbox)
+            while turn.kind == "websocket" and not turn.done:
+                frames = turn.take(mailbox.get())
+        finally:
+            turn.abandon()
+        return frames[-1] if turn.kind == "websocket" else None
+
+    def _over_http(self, turn: Turn) -> _RawResponse:
+        raw_client = self._inner.responses.with_raw_response
+        while True:
+            request = turn.http_request()
+            call = raw_client.parse if "text_format" in request else raw_client.create
+            try:
+                answer = _http_answer(turn, call(**request))
+            except openai.APIStatusError as exc:
+                if _after_status_error(turn, exc):
+                    continue
+                raise
+            if answer is not None:
+                return answer
+
+
+class AsyncClient:
+    """Stands for `root_async_client`; everything but turns goes to the openai client behind it."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+        self.responses = SimpleNamespace(
+            create=self._create,
+            with_raw_response=SimpleNamespace(create=self._raw, parse=self._raw),
+        )
+        self.with_raw_response = _RawNamespace(inner, self._raw_stream)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__["_inner"], name)
+
+    async def _create(self, **kwargs: Any) -> Any:
+        turn = kwargs.get(TURN)
+        return (
+            await self._inner.responses.create(**kwargs)
+            if turn is None
+            else _AsyncEventStream(turn, self._inner)
+        )
+
+    async def _raw_stream(self, **kwargs: Any) -> Any:
+        turn = kwargs.get(TURN)
+        if turn is None:
+            return await self._inner.with_raw_response.responses.create(**kwargs)
+        return _RawResponse(_AsyncEventStream(turn, self._inner))
+
+    async def _raw(self, **kwargs: Any) -> Any:
+        turn: Turn | None = kwargs.get(TURN)
+        if turn is None:
+            return await self._inner.responses.with_raw_response.create(**kwargs)
+        if turn.kind == "websocket" and (frame := await self._collect(turn)) is not None:
+            return _RawResponse(_answer(turn, frame))
+        return await self._over_http(turn)
+
+    async def _collect(self, turn: Turn) -> Frame | None:
+        """Waits for the terminal event; None where the turn has moved to HTTP."""
+        from .._transport.mailbox import AsyncMailbox
+
+        mailbox = AsyncMailbox()
+        frames: list[Frame] = []
+        try:
+            turn.start(mailbox)
+            while turn.kind == "websocket" and not turn.done:
+                frames = turn.take(await mailbox.get())
+        finally:
+            turn.abandon()
+        return frames[-1] if turn.kind == "websocket" else None
+
+    async def _over_http(self, turn: Turn) -> _RawResponse:
+        raw_client = self._inner.responses.with_raw_response
+        while True:
+            request = turn.http_request()
+            call = raw_client.parse if "text_format" in request else raw_client.create
+            try:
+                answer = _http_answer(turn, await call(**request))
+            except openai.APIStatusError as exc:
+                if _after_status_error(turn, exc):
+                    continue
+                raise
+            if answer is not None:
+                return answer
+
+
+class _RawNamespace:
+    """`client.with_raw_response` with its `responses.create` replaced."""
+
+    def __init__(self, inner: Any, create: Any) -> None:
+        self._inner = inner
+        self.responses = SimpleNamespace(create=create)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__["_inner"].with_raw_response, name)

@@ -1,0 +1,157 @@
+"""Where a model's turns go: endpoint, manager, keys and switches, derived from its fields once."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from pydantic import SecretStr
+
+from .._protocol.chain import ChainKey
+from .._protocol.limits import Limits, RetryPolicy
+
+if TYPE_CHECKING:
+    from .._transport.dial import Endpoint
+    from .._transport.manager import ConnectionManager
+
+__all__ = ["Clocks", "Route", "clocks_for", "has_side_effects", "secret_for"]
+
+# Stands in for a key that only a callable knows: links then hold within the process.
+_PROCESS_SECRET = secrets.token_bytes(32)
+_MAX_KEYS = 64
+_IGNORED_TWICE = 2
+
+# Hosted tools that act on the world: a request with one is never replayed on an unknown outcome.
+_ACTING_TOOLS = frozenset(
+    {
+        "apply_patch",
+        "code_interpreter",
+        "computer",
+        "computer_use",
+        "computer_use_preview",
+        "local_shell",
+        "mcp",
+        "shell",
+    }
+)
+
+
+@dataclass(frozen=True)
+class Clocks:
+    """Seconds that a turn may take; None for no limit."""
+
+    first_event: float | None
+    between_events: float | None
+
+
+def clocks_for(
+    limits: Limits, *, timeout: Any, stream_chunk_timeout: float | None, chunk_set: bool
+) -> Clocks:
+    """Combines the manager's limits with what the user set on the model.
+
+    Args:
+        limits: The manager's.
+        timeout: The model's `timeout`: seconds, a `(connect, read)` pair or an object with `read`; None if not set.
+        stream_chunk_timeout: The model's.
+        chunk_set: Whether the user set it.
+    """
+    first, between = limits.first_event_timeout, limits.between_events_timeout
+    if timeout is not None:
+        if isinstance(timeout, int | float):
+            first = between = float(timeout)
+        elif isinstance(timeout, Sequence) and len(timeout) > 1:
+            first = between = timeout[1]
+        elif hasattr(timeout, "read"):
+            first = between = timeout.read
+    if chunk_set:
+        between = stream_chunk_timeout or None
+    return Clocks(first, between)
+
+
+def secret_for(chain_secret: SecretStr | None, api_key: Any) -> bytes:
+    """Returns what keys the links: the user's secret, else the API key, else one of this process."""
+    if chain_secret is not None:
+        return b"user:" + chain_secret.get_secret_value().encode()
+    if isinstance(api_key, SecretStr):
+        return b"key:" + api_key.get_secret_value().strip().encode()
+    if isinstance(api_key, str) and api_key:
+        return b"key:" + api_key.strip().encode()
+    return _PROCESS_SECRET
+
+
+def has_side_effects(tools: Any) -> bool:
+    """Whether a request has hosted tools that act on the world."""
+    return any(isinstance(tool, Mapping) and tool.get("type") in _ACTING_TOOLS for tool in tools or ())
+
+
+@dataclass(eq=False)
+class Route:
+    """What every turn of one model has in common.
+
+    Attributes:
+        endpoint: Where to dial; None with `transport="http"`.
+        manager: Owns the sockets; None with `transport="http"`.
+        transport: `auto`, `websocket` or `http`.
+        chain: `auto` or `off`.
+        system_mode: `auto`, `input` or `instructions`.
+        on_ambiguous: `resend` or `raise`.
+        clocks: Seconds that a turn may take.
+        max_attempts: Attempts at a turn.
+        max_dials: Attempts at dialing that a turn waits for; None leaves it to the manager.
+        retry: Bounds of the waits between attempts.
+        secret: Keys the links.
+        scope: What a link must not leave, the model apart.
+    """
+
+    endpoint: Endpoint | None
+    manager: ConnectionManager | None
+    transport: str
+    chain: str
+    system_mode: str
+    on_ambiguous: str
+    clocks: Clocks
+    max_attempts: int
+    max_dials: int | None
+    retry: RetryPolicy
+    secret: bytes = field(repr=False)
+    scope: tuple[str | None, ...] = field(repr=False)
+    ignored: int = 0
+    _keys: dict[str, ChainKey] = field(default_factory=dict, repr=False)
+
+    def key(self, model: str) -> ChainKey:
+        """Returns what makes and checks the links of one model."""
+        key = self._keys.get(model)
+        if key is None:
+            if len(self._keys) >= _MAX_KEYS:
+                self._keys.clear()
+            key = self._keys[model] = ChainKey(self.secret, [*self.scope, model])
+        return key
+
+    @property
+    def continues(self) -> bool:
+        """Whether the server is believed to continue responses at all: some gateways answer without the history."""
+        return self.ignored < _IGNORED_TWICE
+
+    def alive(self, response_id: str, stored: bool) -> bool:
+        """Whether a response can still be continued, as far as is known here."""
+        if stored:
+            return True
+        if self.manager is None or self.endpoint is None:
+            return False
+        return self.manager.holds(self.endpoint, response_id)
+
+    def uses_socket(self, *, agent: bool) -> bool:
+        """Decides between socket and HTTP for one turn.
+
+        Args:
+            agent: Tools are bound, or the history has an assistant turn: more turns are likely to follow.
+        """
+        if self.manager is None or self.endpoint is None or self.transport == "http":
+            return False
+        if self.transport == "websocket":
+            return True
+        if self.manager.is_open(self.endpoint):
+            return True
+        return agent and self.manager.may_dial(self.endpoint)

@@ -1,0 +1,410 @@
+"""One turn, from the plan to the metadata of its answer, with its recoveries.
+
+The same code serves sync and async callers: they differ only in how they wait for the mailbox.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from langchain_core.messages import AIMessage, BaseMessage
+
+from .. import _json
+from .._protocol.chain import History, Plan, digest, plan
+from .._protocol.events import EventKind, Frame, FrameError
+from .._protocol.recovery import Action, Progress, decide
+from .._types import Failure, FailureKind, Phase, Reason, Replay, SendMode
+from ..errors import ConfigurationError, WebSocketResponsesError, error_from
+from .links import LINK_KEY, TRANSPORT_KEY
+from .meaning import meaning_of_output
+from .messages import history_of, instructions_of, items_of
+from .route import Route, has_side_effects
+
+if TYPE_CHECKING:
+    from .._transport.mailbox import Mailbox
+    from .._transport.ticket import Ticket
+
+__all__ = ["Turn"]
+
+# Fields of the HTTP client's call that are no part of the request.
+_CLIENT_ONLY = ("extra_headers", "extra_query", "timeout")
+_NOT_OVER_SOCKETS = ("stream", "background")
+_REASONING = "reasoning.encrypted_content"
+
+
+class Turn:
+    """One create to its terminal event.
+
+    Args:
+        route: Where it goes.
+        messages: What the model must see.
+        settings: The request without `input`, as `ChatOpenAI` builds it.
+        wants_events: Whether the caller looks at more than the terminal event.
+    """
+
+    def __init__(
+        self,
+        route: Route,
+        messages: Sequence[BaseMessage],
+        settings: dict[str, Any],
+        *,
+        wants_events: bool,
+    ) -> None:
+        self.route = route
+        self.messages = messages
+        self.settings = settings
+        self.wants_events = wants_events
+        self.model = str(settings.get("model") or "")
+        self.store: bool | None = settings.get("store")
+        self.kind = "http"
+        self.done = False
+        self.ticket: Ticket | None = None
+        self._mailbox: Mailbox | None = None
+        self._history: History | None = None
+        self._held: list[Frame] = []
+        self._delivered = 0
+        self._attempts = 0
+        self._resends = 0
+        self._ambiguous_resends = 0
+        self._items = 0
+        self._bytes = 0
+        self._link: dict[str, Any] | None = None
+        self._as_given = (
+            settings.get("previous_response_id") is not None or settings.get("conversation") is not None
+        )
+        if self.store is False:
+            include = list(settings.get("include") or ())
+            if _REASONING not in include:
+                settings["include"] = [*include, _REASONING]
+        self.plan = self._first_plan()
+        if self.uses_socket():
+            self.kind = "websocket"
+
+    # -- the plan ----------------------------------------
+
+    @property
+    def history(self) -> History:
+        """The messages as the plan sees them."""
+        if self._history is None:
+            self._history = history_of(self.messages)
+        return self._history
+
+    @property
+    def _system_mode(self) -> str:
+        # The caller's own `instructions` are not touched: system messages then stay in the input.
+        return "input" if self.settings.get("instructions") is not None else self.route.system_mode
+
+    def _first_plan(self) -> Plan:
+        if self._as_given:
+            return Plan(SendMode.FULL, Reason.CALLER)
+        if self.route.chain == "off":
+            return Plan(SendMode.FULL, Reason.CHAIN_OFF, instructions=self._instructs())
+        if not self.route.continues:
+            return Plan(SendMode.FULL, Reason.IGNORED, instructions=self._instructs())
+        return plan(
+            self.history,
+            key=self.route.key(self.model),
+            model=self.model,
+            system_mode=self._system_mode,
+            alive=self.route.alive,
+        )
+
+    def _instructs(self) -> bool:
+        return self._system_mode == "instructions" and self.history.text_head
+
+    def _full_plan(self, reason: Reason) -> Plan:
+        return Plan(SendMode.FULL, reason, instructions=self.plan.instructions)
+
+    def uses_socket(self) -> bool:
+        """Decides between socket and HTTP."""
+        if self.settings.get("background"):
+            if self.route.transport == "websocket":
+                raise ConfigurationError(
+                    '`background=True` has no meaning in the WebSocket mode. Use `transport="auto"` or `"http"`.'
+                )
+            return False
+        agent = bool(self.settings.get("tools")) or any(
+            isinstance(message, AIMessage) for message in self.messages
+        )
+        return self.route.uses_socket(agent=agent)
+
+    # -- the request ----------------------------------------
+
+    def _request(self) -> dict[str, Any]:
+        """The request as data: settings, what is continued, and the items to send."""
+        request = {
+            name: value for name, value in self.settings.items() if name not in ("input", "text_format")
+        }
+        head = 0
+        if self.plan.instructions and (head := self.history.head):
+            request["instructions"] = instructions_of(self.messages)
+        items: list[dict[str, Any]] = []
+        for message in self.messages[max(self.plan.start, head) :]:
+            items += items_of(message, store=self.store)
+        if self.plan.previous_response_id is not None:
+            request["previous_response_id"] = self.plan.previous_response_id
+        request["input"] = items
+        self._items = len(items)
+        return request
+
+    def body(self) -> bytes:
+        """The request as it goes into the socket, without `type` and `stream_id`."""
+        request = self._request()
+        extra = request.pop("extra_body", None)
+        for name in (*_CLIENT_ONLY, *_NOT_OVER_SOCKETS):
+            request.pop(name, None)
+        if isinstance(extra, Mapping):
+            request.update(extra)
+        text_format = self.settings.get("text_format")
+        if text_format is not None:
+            from .private import text_format_param
+
+            request["text"] = {
+                **(request.get("text") or {}),
+                "format": text_format_param(text_format),
+            }
+        return _json.dumps(request)
+
+    def http_request(self) -> dict[str, Any]:
+        """The request as keyword arguments of `responses.create` or `responses.parse`."""
+        request = self._request()
+        if (text_format := self.settings.get("text_format")) is not None:
+            request["text_format"] = text_format
+        return request
+
+    # -- over the socket ----------------------------------------
+
+    def start(self, mailbox: Mailbox) -> None:
+        """Sends the turn; its events arrive in `mailbox`.
+
+        Raises:
+            WebSocketResponsesError: It could not even be queued.
+        """
+        self._mailbox = mailbox
+        self._submit(0.0)
+
+    def _submit(self, delay: float) -> None:
+        from .._transport.ticket import Ticket
+
+        route = self.route
+        manager, endpoint, mailbox = route.manager, route.endpoint, self._mailbox
+        # `uses_socket` says no without them.
+        assert manager is not None  # noqa: S101
+        assert endpoint is not None  # noqa: S101
+        assert mailbox is not None  # noqa: S101
+        self._attempts += 1
+        self._held.clear()
+        body = self.body()
+        self.ticket = Ticket(
+            endpoint,
+            body,
+            mailbox,
+            parent=self.plan.previous_response_id,
+            stored=self.plan.stored,
+            keeps=self.store is not False,
+            wants_events=self.wants_events,
+            first_event_timeout=route.clocks.first_event,
+            between_events_timeout=route.clocks.between_events,
+            max_dials=route.max_dials,
+            delay=delay,
+            mode=self.plan.mode.value,
+            reason=self.plan.reason.value,
+        )
+        manager.submit(self.ticket)
+
+    def take(self, items: Sequence[Frame | Failure]) -> list[Frame]:
+        """Takes what the mailbox held.
+
+        Args:
+            items: Frames and at most one failure.
+
+        Returns:
+            The frames to hand to the caller, in order. Frames that carry no output are kept back until output
+            follows: until then the turn can be sent again unseen. After `done` nothing more comes; if `kind` has
+            become `http`, the turn goes on there.
+
+        Raises:
+            WebSocketResponsesError: The turn failed for good.
+        """
+        frames: list[Frame] = []
+        for item in items:
+            if isinstance(item, Failure):
+                if frames:
+                    self._delivered += len(frames)
+                self._recover(item)
+                return frames
+            if item.kind in (EventKind.CREATED, EventKind.IN_PROGRESS) and not self._delivered:
+                self._held.append(item)
+                continue
+            if self._held:
+                frames += self._held
+                self._held = []
+            frames.append(item)
+            if item.kind.is_terminal:
+                self._finish_frame(item)
+        self._delivered += len(frames)
+        return frames
+
+    def _recover(self, failure: Failure) -> None:
+        progress = Progress(
+            delivered=self._delivered,
+            attempts=self._attempts,
+            resends=self._ambiguous_resends,
+            is_delta=self.plan.mode is SendMode.DELTA,
+            side_effects=has_side_effects(self.settings.get("tools")),
+            on_ambiguous=self.route.on_ambiguous,
+            may_use_http=self.route.transport == "auto",
+            max_attempts=self.route.max_attempts,
+        )
+        decision = decide(failure, progress)
+        if decision.action is Action.RAISE:
+            self.done = True
+            raise error_from(failure, replay=decision.replay)
+        self._resends += failure.phase is not Phase.CONNECT
+        self._ambiguous_resends += decision.replay is Replay.AMBIGUOUS
+        if decision.action is Action.HTTP:
+            self.kind = "http"
+            self._go_to_http()
+            return
+        if decision.reason is Reason.IGNORED:
+            self.route.ignored += 1
+        if decision.action is Action.FULL:
+            self.plan = self._full_plan(decision.reason or Reason.CONNECTION_LOST)
+        delay = 0.0
+        if decision.back_off:
+            from .._transport.retry import back_off
+
+            delay = back_off(self.route.retry, self._attempts, failure.retry_after)
+        self._count_resend()
+        self._submit(delay)
+
+    def _go_to_http(self) -> None:
+        """A response that only a socket's memory held cannot be continued over HTTP."""
+        if self.plan.mode is SendMode.DELTA and not self.plan.stored:
+            self.plan = self._full_plan(Reason.NOT_ALIVE)
+
+    def _count_resend(self) -> None:
+        if self.route.manager is not None and self._resends:
+            self.route.manager.counters.resends += 1
+
+    def _finish_frame(self, frame: Frame) -> None:
+        self.done = True
+        ticket = self.ticket
+        if ticket is not None:
+            self._bytes = ticket.sent_bytes
+        try:
+            response = frame.response
+        except FrameError:
+            return
+        if frame.kind is not EventKind.FAILED:
+            self.finish(
+                response.get("id"), response.get("output") or (), stored=response.get("store") is not False
+            )
+
+    def violation(self, error: FrameError) -> WebSocketResponsesError:
+        """Makes the error for a frame that turned out to be broken only when it was read."""
+        failure = Failure(
+            FailureKind.PROTOCOL_VIOLATION,
+            phase=Phase.STREAMING,
+            message=f"{error}.",
+            events_seen=self._delivered,
+        )
+        return error_from(failure, replay=Replay.UNSAFE if self._delivered > 1 else Replay.AMBIGUOUS)
+
+    def abandon(self) -> None:
+        """The caller is gone."""
+        if not self.done and self.ticket is not None and self.route.manager is not None:
+            self.done = True
+            self.route.manager.abandon(self.ticket)
+
+    # -- over HTTP ----------------------------------------
+
+    def sent_over_http(self, size: int) -> None:
+        """Notes that a request went out."""
+        self._bytes = size
+        self._attempts += 1
+        if self.route.manager is not None:
+            self.route.manager.counters.http += 1
+            self.route.manager.counters.count(self.plan.mode.value, self.plan.reason.value)
+
+    def resends_after(self, code: str | None) -> bool:
+        """After an HTTP error: whether to send the full input now."""
+        if code != "previous_response_not_found" or self.plan.mode is not SendMode.DELTA:
+            return False
+        self.plan = self._full_plan(Reason.NOT_FOUND)
+        self._resends += 1
+        return True
+
+    def was_ignored(self, named: Any) -> bool:
+        """Whether the server answered without the response that the request continued; the plan is then full.
+
+        Args:
+            named: `previous_response_id` of the response, or a placeholder where the server names none.
+        """
+        if self.plan.mode is not SendMode.DELTA or named is not None:
+            return False
+        self.route.ignored += 1
+        self.plan = self._full_plan(Reason.IGNORED)
+        self._resends += 1
+        return True
+
+    # -- the answer ----------------------------------------
+
+    def finish(self, response_id: Any, output: Sequence[Any], *, stored: bool) -> None:
+        """Makes the link of the answer.
+
+        Args:
+            response_id: The response's id.
+            output: Its output items, as data or as the SDK's objects.
+            stored: Whether the server says that it stored it.
+        """
+        self.done = True
+        if self._as_given or self.route.chain == "off" or not isinstance(response_id, str) or not response_id:
+            return
+        history, key = self.history, self.route.key(self.model)
+        head = history.digests[: history.head]
+        body = [*history.digests[history.head :], digest(meaning_of_output(output))]
+        on_socket = (
+            self.kind == "websocket" and self.ticket is not None and self.ticket.connection is not None
+        )
+        self._link = key.make_link(
+            response_id=response_id,
+            fp=key.fingerprint(body),
+            system="" if self.plan.instructions else key.system(head),
+            store=self.store is not False and stored,
+            model=self.model,
+            node=_node(),
+            conn=self.ticket.connection.label if on_socket and self.ticket and self.ticket.connection else "",
+        )
+
+    def metadata(self) -> dict[str, Any]:
+        """What the answer's `response_metadata` gets."""
+        ticket = self.ticket if self.kind == "websocket" else None
+        connection = ticket.connection if ticket is not None else None
+        transport = {
+            "kind": self.kind,
+            "mode": self.plan.mode.value,
+            "reason": self.plan.reason.value,
+            "items": self._items,
+            "bytes": self._bytes,
+            "connection": connection.label if connection is not None else "",
+            "lane": ticket.lane_name if ticket is not None else "",
+            "reused": ticket.reused if ticket is not None else False,
+            "resends": self._resends,
+        }
+        if self._link is None:
+            return {TRANSPORT_KEY: transport}
+        return {TRANSPORT_KEY: transport, LINK_KEY: self._link}
+
+
+def _node() -> str:
+    """The LangGraph node that the model is called from: a label, never a precondition."""
+    if "langgraph" not in sys.modules:
+        return ""
+    from langchain_core.runnables.config import var_child_runnable_config
+
+    config = var_child_runnable_config.get()
+    node = (config or {}).get("metadata", {}).get("langgraph_node", "")
+    return node if isinstance(node, str) else ""
