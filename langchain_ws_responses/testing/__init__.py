@@ -56,6 +56,6 @@ __all__ = [
 
 for _name in __all__:
     # Public names live in this package, wherever they are written; an alias such as `Clock` has no home.
-    if isinstance(globals()[_name], (type, FunctionType)):
+    if issubclass(type(globals()[_name]), (type, FunctionType)):
         globals()[_name].__module__ = __name__
 del _name

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import http
 import logging
 from collections.abc import Mapping
@@ -343,8 +342,11 @@ class WebSocketPeer:
             self._protocol.send_close(code)
             if self.record is not None:
                 self.record.close_code = code
-            with contextlib.suppress(Lost):
-                await self._flush()
+            try:
+                # A client that reads nothing must not hold up whoever closes.
+                await asyncio.wait_for(self._flush(), _CLOSE_GRACE)
+            except (Lost, asyncio.TimeoutError):
+                self._stream.abort()
 
     def reset(self) -> None:
         """Cuts the connection without a word."""

@@ -301,8 +301,7 @@ class ResponsesServer:
         ready.set()
         await stop.wait()
         server.close()
-        for peer in list(self._peers):
-            await peer.close(1001)
+        await asyncio.gather(*(peer.close(1001) for peer in self._peers))
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

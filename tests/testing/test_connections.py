@@ -138,6 +138,17 @@ def test_clients_that_do_not_read_or_never_finish_do_not_hold_up_the_stop() -> N
     assert "stopped" in repr(server)
 
 
+def test_a_socket_that_is_never_read_does_not_hold_up_the_stop() -> None:
+    server = ResponsesServer(text("x" * (64 * 2**20), chunks=64)).start()
+    with open_socket(server, max_queue=1, close_timeout=0.1) as ws:
+        ws.send(input="hi")
+        server.wait_for(lambda: server.requests)
+        ws.recv()
+        server.stop()
+    assert server.requests[0].status == "dropped"
+    assert server.connections[0].open is False
+
+
 def test_no_record_prints_the_key() -> None:
     headers = {"Authorization": "Bearer canary-7"}
     with ResponsesServer(api_key="canary-7") as server, open_socket(server, additional_headers=headers) as ws:

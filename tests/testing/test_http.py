@@ -210,6 +210,26 @@ def test_recorded_events_over_json_and_sse() -> None:
     assert [event for _, event in sse(stream)] == recorded
 
 
+def test_a_recorded_error_event_over_json() -> None:
+    flat = {"type": "error", "code": "server_error", "message": "M", "param": None}
+    nested = {"type": "error", "status": 429, "error": {"code": "slow_down", "message": "M"}}
+    with ResponsesServer(events([flat]), events([nested])) as server:
+        first, second = post(server, input="hi"), post(server, input="hi")
+    assert (first[0], first[1]["error"]["code"]) == (500, "server_error")
+    assert (second[0], second[1]["error"]["code"]) == (429, "slow_down")
+
+
+def test_a_body_announced_with_expect_is_asked_for() -> None:
+    body = json.dumps({"input": "hi"}).encode()
+    with ResponsesServer() as server, socket.create_connection(("127.0.0.1", server.port)) as client:
+        client.settimeout(10)
+        head = "POST /v1/responses HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\n"
+        client.sendall(f"{head}content-length: {len(body)}\r\n\r\n".encode())
+        assert client.recv(1000).startswith(b"HTTP/1.1 100 ")
+        client.sendall(body)
+        assert client.recv(1000).startswith(b"HTTP/1.1 200 ")
+
+
 def test_raw_bodies() -> None:
     with ResponsesServer(raw(["<html>"]), raw(["data: x\n\n"])) as server:
         connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)

@@ -8,7 +8,7 @@ from typing import Any
 
 from testing.wire_client import Socket, open_socket, output_of, user
 
-from langchain_ws_responses.testing import ResponsesServer, hold, text, tool_call
+from langchain_ws_responses.testing import ResponsesServer, failed, hold, text, tool_call
 
 LONG = text("one two three four", chunks=["one ", "two ", "three ", "four"])
 
@@ -19,10 +19,6 @@ def steer(ws: Socket, response_id: str, given: Any) -> None:
     )
 
 
-def until_terminal(ws: Socket) -> list[dict[str, Any]]:
-    return ws.events()
-
-
 def test_steering_ends_the_response_and_starts_a_successor_on_its_lane() -> None:
     gate = threading.Event()
     with ResponsesServer(hold(gate, LONG, after_events=6), "persimmon") as server, open_socket(server) as ws:
@@ -30,7 +26,7 @@ def test_steering_ends_the_response_and_starts_a_successor_on_its_lane() -> None
         response_id = ws.recv()["response"]["id"]
         begun = [ws.recv() for _ in range(5)]
         steer(ws, response_id, [user("stop")])
-        accepted, *rest = until_terminal(ws)
+        accepted, *rest = ws.events()
         successor = ws.events()
     assert begun[-1]["delta"] == "two "
     assert accepted["type"] == "response.steer.accepted"
@@ -61,7 +57,7 @@ def test_the_successor_comes_before_what_waits_on_the_lane() -> None:
         response_id = ws.recv()["response"]["id"]
         ws.send(input="next")
         steer(ws, response_id, "stop")
-        until_terminal(ws)
+        ws.events()
         ends = [ws.events()[-1]["response"] for _ in range(2)]
     assert [end["output"][0]["content"][0]["text"] for end in ends] == ["steered", "queued"]
 
@@ -73,7 +69,7 @@ def test_steering_waits_for_tool_output_and_is_prepended_to_it() -> None:
         ws.send(input="hi")
         response_id = ws.recv()["response"]["id"]
         steer(ws, response_id, [user("hurry")])
-        end = until_terminal(ws)[-1]
+        end = ws.events()[-1]
         pending = ws.recv()
         ws.say(input=[output_of("call_1")], previous_response_id=response_id)
     assert end["type"] == "response.completed"
@@ -122,3 +118,20 @@ def test_a_server_that_rejects_concurrency_rejects_steering() -> None:
         gate.set()
         assert ws.events()[-1]["type"] == "response.completed"
     assert frame["error"]["code"] == "concurrent_turn_not_supported"
+
+
+def test_a_response_that_fails_gives_its_steering_back() -> None:
+    gate = threading.Event()
+    with ResponsesServer(hold(gate, failed(), after_events=2)) as server, open_socket(server) as ws:
+        ws.send(input="hi")
+        response_id = ws.recv()["response"]["id"]
+        ws.recv()
+        steer(ws, response_id, "more")
+        accepted, end = ws.events()
+        returned = ws.recv()
+    assert end["type"] == "response.failed"
+    assert returned["type"] == "response.steer.failed"
+    assert returned["error"]["code"] == "successor_creation_failed"
+    assert returned["steer"]["id"] == accepted["steer"]["id"]
+    assert returned["steer"]["input"] == "more"
+    assert len(server.requests) == 1

@@ -13,6 +13,7 @@ from testing.wire_client import open_socket, output_of, user
 from langchain_ws_responses.testing import (
     ResponsesServer,
     calls,
+    custom_tool_call,
     error,
     events,
     failed,
@@ -328,3 +329,84 @@ def test_waiting_for_what_never_comes_ends() -> None:
 def test_a_port_in_use_is_an_os_error() -> None:
     with ResponsesServer() as server, pytest.raises(OSError, match="in use"):
         ResponsesServer(port=server.port).start()
+
+
+def test_custom_tool_calls_and_their_outputs() -> None:
+    answer = custom_tool_call("shell", "ls -l", "call_1")
+    with ResponsesServer(answer, "done") as server, open_socket(server) as ws:
+        ws.send(input="hi")
+        got = ws.events()
+        first = got[-1]["response"]
+        item = {"type": "custom_tool_call_output", "call_id": "call_1", "output": "x"}
+        ws.say(input=[item], previous_response_id=first["id"])
+    assert kinds(got)[2:6] == [
+        "output_item.added",
+        "custom_tool_call_input.delta",
+        "custom_tool_call_input.done",
+        "output_item.done",
+    ]
+    assert (first["output"][0]["type"], first["output"][0]["input"]) == ("custom_tool_call", "ls -l")
+    assert server.requests[1].tool_outputs == {"call_1": "x"}
+
+
+def test_one_gate_for_all_events_and_a_delay() -> None:
+    gate = threading.Event()
+    with ResponsesServer(event_gate=gate, event_delay=0.001) as server, open_socket(server) as ws:
+        ws.send(input="hi")
+        server.wait_for(lambda: server.requests)
+        with pytest.raises(TimeoutError):
+            ws.connection.recv(timeout=0.05)
+        gate.set()
+        assert ws.events()[-1]["type"] == "response.completed"
+
+
+def test_recorded_events_may_end_in_an_error_or_not_at_all() -> None:
+    begun = {"type": "response.created", "response": {"id": "resp_1"}}
+    broken = {"type": "error", "error": {"code": "server_error"}}
+    with (
+        ResponsesServer(events([begun, broken]), events([begun]), "fine") as server,
+        open_socket(server) as ws,
+    ):
+        ws.send(input="hi")
+        assert ws.events() == [begun, broken]
+        ws.send(input="hi")
+        assert ws.recv() == begun
+        assert ws.say(input="hi")["status"] == "completed"
+    assert [request.status for request in server.requests] == ["error", "dropped", "completed"]
+    assert server.requests[0].error_code == "server_error"
+
+
+def test_a_conversation_and_settings_are_echoed() -> None:
+    settings = {
+        "conversation": "conv_1",
+        "reasoning": {"effort": "low"},
+        "text": {"format": {"type": "json_object"}},
+        "tool_choice": "required",
+        "max_output_tokens": 9,
+    }
+    with ResponsesServer() as server, open_socket(server) as ws:
+        response = ws.say(input=[user("", content=[{"type": "input_text", "text": "in parts"}])], **settings)
+    assert response["conversation"] == {"id": "conv_1"}
+    assert response["reasoning"] == {"effort": "low", "summary": None}
+    assert response["text"] == {"format": {"type": "json_object"}, "verbosity": "medium"}
+    assert (response["tool_choice"], response["max_output_tokens"]) == ("required", 9)
+    assert server.requests[0].last_user_text == "in parts"
+
+
+def test_input_of_a_wrong_type_is_refused() -> None:
+    with ResponsesServer() as server, open_socket(server) as ws:
+        for wrong in (7, {"role": "user"}, ["hi"]):
+            refused = ws.refused(input=wrong)
+            assert (refused["code"], refused["param"]) == ("invalid_type", "input")
+    assert len(server.requests) == 3
+
+
+def test_obfuscation_can_be_switched_off() -> None:
+    with ResponsesServer() as server, open_socket(server) as ws:
+        ws.send(input="hi")
+        padded = [event for event in ws.events() if event["type"].endswith("delta")]
+        ws.send(input="hi", stream_options={"include_obfuscation": False})
+        bare = [event for event in ws.events() if event["type"].endswith("delta")]
+    assert all(event["obfuscation"] for event in padded)
+    assert bare
+    assert not any("obfuscation" in event for event in bare)
