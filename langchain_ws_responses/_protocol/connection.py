@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .._types import Failure, FailureKind, Phase
@@ -123,7 +123,12 @@ class ResponsesProtocol:
             return None
         if self.has_lanes is False:
             return self.lanes.setdefault(None, Lane(None))
-        idle = [lane for lane in self.lanes.values() if lane.idle and lane.name is not None]
+        # A lane whose response is being forked must not advance, with another chain neither.
+        idle = [
+            lane
+            for lane in self.lanes.values()
+            if lane.idle and lane.name is not None and self.may_advance(lane)
+        ]
         empty = next((lane for lane in idle if lane.latest is None), None)
         if empty is not None:
             return empty
@@ -151,19 +156,19 @@ class ResponsesProtocol:
             The text to write.
 
         Raises:
-            LocalProtocolError: The lane is busy or the connection is full.
+            LocalProtocolError: The lane is busy, the connection is full or the parent gone; nothing changed.
         """
         if not self.room:
             raise LocalProtocolError("the connection has no room for another response")
-        lane.advance(LaneInput.SEND)
         source = self._holders.get(parent) if parent is not None else None
         if source is None and parent is not None and not stored:
             raise LocalProtocolError("the response to continue is not in this connection's memory")
+        lane.advance(LaneInput.SEND)
         if source is not None and source is not lane and not stored:
             source.forks.add(id(lane))
         if source is not lane:
             self._forget(lane)
-        lane.parent, lane.response_id, lane.events = parent, None, 0
+        lane.parent, lane.response_id, lane.events, lane.output = parent, None, 0, False
         head = _MEMORY_ONLY_HEAD
         if lane.name is not None:
             head += b',"stream_id":"' + lane.name.encode("ascii") + b'"'
@@ -222,7 +227,8 @@ class ResponsesProtocol:
             return Received(fatal=self._fail(FailureKind.PROTOCOL_VIOLATION, f"{exc}."), retire=True)
 
     def _fail(self, kind: FailureKind, message: str) -> Failure:
-        return Failure(kind, message=message, connection=self._label)
+        # What is in flight was written: its outcome is unknown.
+        return Failure(kind, phase=Phase.SENT, message=message, connection=self._label)
 
     def _owner(self, frame: Frame) -> tuple[Lane | None, Failure | None]:
         """Finds the lane that a frame belongs to; a failure where guessing would be wrong."""
@@ -262,12 +268,13 @@ class ResponsesProtocol:
         kind = frame.kind
         if kind is EventKind.CREATED:
             response = frame.response
-            lane.response_id = _id(response)
-            ignored = lane.parent is not None and response.get("previous_response_id", "") is None
-            if ignored:
+            # A later one on the same turn is the successor of a steered response.
+            first, lane.response_id = lane.response_id is None, _id(response)
+            if first and lane.parent is not None and response.get("previous_response_id", "") is None:
                 return self._parent_ignored(frame, lane)
-        if kind is not EventKind.CREATED:
+        elif kind is not EventKind.FOREIGN:
             self._begun(lane)
+        lane.output = lane.output or kind is EventKind.OUTPUT
         if not kind.is_terminal or self._steered(frame, lane):
             lane.advance(LaneInput.EVENT)
             lane.events += 1
@@ -304,16 +311,17 @@ class ResponsesProtocol:
         return True
 
     def _error(self, frame: Frame, lane: Lane | None, now: float) -> Received:
-        phase = Phase.SENT if lane is None or not lane.events else Phase.STREAMING
-        if lane is not None and lane.events and lane.response_id is not None and lane.events <= 2:
-            phase = Phase.CREATED
+        phase = Phase.SENT
+        if lane is not None and lane.events:
+            phase = Phase.STREAMING if lane.output else Phase.CREATED
         failure = failure_from(
             frame.data, phase=phase, events_seen=lane.events if lane else 0, connection=self._label
         )
         ending = failure.code == "websocket_connection_limit_reached"
         if lane is None:
-            # On an idle socket an ordinary event; with several lanes busy it cannot be attributed to one.
-            fatal = failure if self.in_flight else None
+            # On an idle socket, or about a turn that is over, an ordinary event.
+            of_others = frame.stream_id is None and self.in_flight > 0
+            fatal = self._unattributed(failure) if of_others else None
             return Received(frame=frame, fatal=fatal, retire=ending or fatal is not None)
         if failure.code in _NO_LANES_CODES and lane.name is not None:
             self.has_lanes = False
@@ -323,6 +331,19 @@ class ResponsesProtocol:
         self._forget(lane)
         self._end(lane, now)
         return Received(frame=frame, lane=lane, deliver=deliver, ended=True, failure=failure, retire=ending)
+
+    def _unattributed(self, failure: Failure) -> Failure:
+        """Makes of an error that may be any lane's one that is every lane's: the connection is given up.
+
+        The turns that it is not about must not be refused with a status that is not theirs.
+        """
+        if failure.code == "websocket_connection_limit_reached":
+            return failure
+        kind = FailureKind.CONNECTION_LOST
+        if failure.code in _NO_LANES_CODES:
+            self.has_lanes, kind = False, FailureKind.LANES_UNSUPPORTED
+        message = f"The server did not say which of several responses failed: {failure.message}"
+        return replace(failure, kind=kind, message=message)
 
     def _end(self, lane: Lane, now: float) -> None:
         lane.advance(LaneInput.TERMINAL)

@@ -4,7 +4,7 @@
                       │                   │
                       └──── abandon ──────┴──► DRAINING ── terminal ──► IDLE
 
-An abandoned lane is not used again before its terminal event: the next answer would follow the old one's rest.
+An abandoned lane is not used again before its terminal event: the next answer would follow the old rest.
 """
 
 from __future__ import annotations
@@ -61,6 +61,7 @@ class Lane:
         parent: The response that the turn in flight continues, or None.
         response_id: The response of the turn in flight, once `response.created` has named it.
         events: Events of the turn in flight so far.
+        output: Whether one of them was output.
         forks: Forks of `latest` that the server has not begun yet; the lane must not advance before.
         used_at: When the last turn ended, on the owner's clock.
     """
@@ -71,6 +72,7 @@ class Lane:
     parent: str | None = None
     response_id: str | None = None
     events: int = 0
+    output: bool = False
     forks: set[int] = field(default_factory=set)
     used_at: float = 0.0
 
