@@ -10,7 +10,7 @@ tokens handed to the caller                 UNSAFE      raise
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from .._types import Failure, FailureKind, Phase, Reason, Replay
@@ -42,6 +42,16 @@ _RAISED_AT_ONCE = frozenset(
         _KIND.TOO_MANY_WAITING,
         _KIND.BUFFER_OVERFLOW,
         _KIND.MANAGER_CLOSED,
+    }
+)
+# Kinds that say by themselves that no answer to this turn was generated.
+_NOTHING_SENT = frozenset(
+    {
+        _KIND.CONFIGURATION,
+        _KIND.LEASE_TIMEOUT,
+        _KIND.TOO_MANY_WAITING,
+        _KIND.PARENT_GONE,
+        _KIND.PARENT_IGNORED,
     }
 )
 _DIAL = frozenset({_KIND.HANDSHAKE_REJECTED, _KIND.DIAL_FAILED, _KIND.DIAL_TIMEOUT})
@@ -108,9 +118,7 @@ def replay_of(failure: Failure, progress: Progress) -> Replay:
     """Says whether a turn may be sent again without harm."""
     if progress.delivered:
         return Replay.UNSAFE
-    if failure.phase is Phase.CONNECT or failure.kind in _RAISED_AT_ONCE - {_KIND.BUFFER_OVERFLOW}:
-        return Replay.SAFE
-    if failure.kind in (_KIND.PARENT_GONE, _KIND.PARENT_IGNORED):
+    if failure.phase is Phase.CONNECT or failure.kind in _NOTHING_SENT:
         return Replay.SAFE
     if failure.kind is _KIND.SERVER_ERROR and not _began(failure):
         return Replay.SAFE
@@ -119,6 +127,8 @@ def replay_of(failure: Failure, progress: Progress) -> Replay:
 
 def _began(failure: Failure) -> bool:
     """Whether generation may have begun before an `error` event."""
+    if failure.phase in (Phase.STREAMING, Phase.TERMINAL):
+        return True  # output is a proof that outweighs the code
     if failure.code in NOTHING_GENERATED or failure.status == 429:
         return False
     return failure.events_seen > 0
@@ -131,17 +141,30 @@ def decide(failure: Failure, progress: Progress) -> Decision:
         failure: What happened.
         progress: How far the turn had come, and what its owner allows.
     """
+    decision = _decide(failure, progress)
+    if decision.action is Action.RAISE and decision.replay is Replay.SAFE and progress.resends:
+        # This attempt generated nothing, but the one before the resend may have.
+        return replace(decision, replay=Replay.AMBIGUOUS)
+    return decision
+
+
+def _decide(failure: Failure, progress: Progress) -> Decision:
     replay = replay_of(failure, progress)
     if replay is Replay.UNSAFE or failure.kind in _RAISED_AT_ONCE:
         return Decision(Action.RAISE, replay)
     if failure.kind in _DIAL:
         return _after_dial(failure, progress)
     if failure.kind is _KIND.MESSAGE_TOO_LARGE:
-        return Decision(Action.HTTP if progress.may_use_http else Action.RAISE, replay)
+        # Without an event the peer refused the request; after one it is the answer that was too large.
+        allowed = not failure.events_seen or _may_resend(progress)
+        return Decision(Action.HTTP if progress.may_use_http and allowed else Action.RAISE, replay)
     if failure.kind is _KIND.PARENT_GONE:
         return Decision(Action.FULL, replay, Reason.NOT_ALIVE)
     if failure.kind is _KIND.PARENT_IGNORED:
         return Decision(Action.FULL, replay, Reason.IGNORED)
+    if failure.code == "previous_response_not_found" and progress.is_delta and replay is Replay.SAFE:
+        # Not a retry, so never bounded by the attempts: a lost id must change nothing but the bytes.
+        return Decision(Action.FULL, replay, Reason.NOT_FOUND)
     if progress.attempts >= progress.max_attempts:
         return Decision(Action.RAISE, replay)
     if failure.kind is _KIND.SERVER_ERROR:
@@ -160,14 +183,10 @@ def _after_dial(failure: Failure, progress: Progress) -> Decision:
 
 def _after_error(failure: Failure, progress: Progress, replay: Replay) -> Decision:
     code, status = failure.code, failure.status or 0
-    if code == "previous_response_not_found":
-        if progress.is_delta:
-            return Decision(Action.FULL, replay, Reason.NOT_FOUND)
+    if code in _HOPELESS or code == "previous_response_not_found":
         return Decision(Action.RAISE, replay)
     if code in NOTHING_GENERATED:
-        return Decision(Action.AGAIN, replay)
-    if code in _HOPELESS:
-        return Decision(Action.RAISE, replay)
+        return Decision(Action.AGAIN, replay) if replay is Replay.SAFE else _ambiguous(progress)
     if status == 429 or code in _OVERLOADED or status >= 500:
         if replay is Replay.SAFE:
             return Decision(Action.AGAIN, replay, back_off=True)
@@ -175,8 +194,12 @@ def _after_error(failure: Failure, progress: Progress, replay: Replay) -> Decisi
     return Decision(Action.RAISE, replay)
 
 
+def _may_resend(progress: Progress) -> bool:
+    return progress.on_ambiguous == "resend" and not progress.side_effects and not progress.resends
+
+
 def _ambiguous(progress: Progress) -> Decision:
     """The outcome is unknown: one full resend, where that can do no harm and is allowed."""
-    if progress.on_ambiguous != "resend" or progress.side_effects or progress.resends:
+    if not _may_resend(progress):
         return Decision(Action.RAISE, Replay.AMBIGUOUS)
     return Decision(Action.FULL, Replay.AMBIGUOUS, Reason.CONNECTION_LOST)
