@@ -1,8 +1,8 @@
 """The plan of a turn: continue which response, and send what.
 
 Messages are the truth, response ids are hints. A link says "response X was made from exactly these messages".
-It is believed only when its signature fits and its fingerprint, computed anew over the messages at hand, is the
-same.
+It is believed only when its signature fits and when its fingerprint, computed anew over the messages at hand,
+is the same.
 """
 
 from __future__ import annotations
