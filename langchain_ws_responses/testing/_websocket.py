@@ -157,7 +157,6 @@ class WebSocketPeer:
     async def _closed(self) -> None:
         for task in list(self._tasks):
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
         for turn in self._queue.clear():
             turn.request.status = "dropped"
         record = self.record
@@ -167,8 +166,12 @@ class WebSocketPeer:
             )
             record.close_code = record.close_code or code or 1006
             record.open = False
-        self.done.set()
-        self._engine.changed()
+        # Only now wait: a stopping server may cancel this, too.
+        try:
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+        finally:
+            self.done.set()
+            self._engine.changed()
 
     async def _flush(self) -> None:
         for data in self._protocol.data_to_send():
