@@ -18,7 +18,8 @@
     │   └── ManagerClosed               + openai.APIConnectionError
     └── ServerEventError                + openai.APIError and the class of its status: an `error` event,
                                           400 BadRequestError, 401, 403, 404, 409 ConflictError,
-                                          422 UnprocessableEntityError, 429 RateLimitError, 5xx
+                                          422 UnprocessableEntityError, 429 RateLimitError, 5xx,
+                                          another 4xx APIStatusError
 
 Every error has fields to branch on: `code`, `param`, `status_code`, `replay`, `phase`, `close_code`,
 `events_seen`. No message, argument or cause holds a header, a key or a payload.
@@ -72,7 +73,9 @@ def _response(status: int, headers: dict[str, str]) -> Any:
         import httpx2 as http
     except ModuleNotFoundError:
         import httpx as http  # type: ignore[no-redef,unused-ignore]
-    return http.Response(status, headers=headers, request=_request())
+    # The response refuses what is not ASCII.
+    plain = {name: value for name, value in headers.items() if name.isascii() and value.isascii()}
+    return http.Response(status, headers=plain, request=_request())
 
 
 class WebSocketResponsesError(openai.OpenAIError):
@@ -240,6 +243,12 @@ def _with_status(base: type[WebSocketResponsesError]) -> dict[int, type[WebSocke
     return made
 
 
+class ServerEventErrorAPIStatus(ServerEventError, openai.APIStatusError):
+    """The server sent an `error` event with a 4xx status that has no class of its own."""
+
+    status_code: int
+
+
 _HANDSHAKE = _with_status(HandshakeRejected)
 _SERVER_EVENT = _with_status(ServerEventError)
 
@@ -282,6 +291,8 @@ _ADVICE: dict[FailureKind, str] = {
     FailureKind.PROTOCOL_VIOLATION: (
         'Check that `base_url` offers the WebSocket mode of the Responses API, or use `transport="http"`.'
     ),
+    FailureKind.PARENT_GONE: "Call again: the turn is then sent in full.",
+    FailureKind.PARENT_IGNORED: 'Call again, or use `chain="off"` with this server.',
     FailureKind.LANES_UNSUPPORTED: "Call again: the connection now sends one response at a time.",
     FailureKind.MANAGER_CLOSED: "Use a model with an open `ConnectionManager`.",
 }
@@ -298,14 +309,38 @@ _HANDSHAKE_ADVICE: dict[int, str] = {
     429: "Wait as `retry-after` says, or open fewer connections.",
 }
 
+_SERVER_ADVICE: dict[str | int, str] = {
+    "context_length_exceeded": "Send fewer or shorter messages.",
+    "insufficient_quota": "Check the plan and the billing of the account.",
+    "previous_response_not_found": "Send the whole history without `previous_response_id`.",
+    401: "Check the API key.",
+    403: "Check that the key, organization and project may use this model.",
+    404: "Check the model name and `base_url`.",
+    409: "Call again.",
+    429: "Wait as `retry-after` says, or send fewer turns at a time.",
+}
+
 _REPLAY_TEXT: dict[Replay, str] = {
     Replay.SAFE: "No answer was generated; sending the turn again is safe.",
-    Replay.AMBIGUOUS: "The server may have generated an answer that was lost; it was not sent again.",
+    Replay.AMBIGUOUS: "The server may have generated an answer that was lost, so the turn is not repeated.",
     Replay.UNSAFE: "Part of the answer was already delivered, so it was not sent again.",
 }
 
 
+def _server_advice(failure: Failure) -> str:
+    """Says what to do about an `error` event, after its code: LangChain looks for codes in the text."""
+    status = failure.status or 0
+    advice = _SERVER_ADVICE.get(failure.code or "") or _SERVER_ADVICE.get(status)
+    if advice is None:
+        bad_request = 400 <= status < 500
+        advice = "Correct the request." if bad_request else "Try again later, or ask the provider."
+    known = failure.code is None or failure.code in failure.message
+    return advice if known else f"(code: {failure.code}) {advice}"
+
+
 def _advice_for(failure: Failure) -> str:
+    if failure.kind is FailureKind.SERVER_ERROR:
+        return _server_advice(failure)
     if failure.kind is FailureKind.HANDSHAKE_REJECTED:
         status = failure.status or 0
         if status in _HANDSHAKE_ADVICE:
@@ -333,6 +368,8 @@ def error_from(failure: Failure, *, replay: Replay) -> WebSocketResponsesError:
     status = failure.status
     if status is not None and cls in (HandshakeRejected, ServerEventError):
         table = _HANDSHAKE if cls is HandshakeRejected else _SERVER_EVENT
+        if cls is ServerEventError and 400 <= status < 500:
+            cls = ServerEventErrorAPIStatus
         cls = table.get(500 if status >= 500 else status, cls)
     advice = _advice_for(failure)
     if failure.kind not in (FailureKind.CONFIGURATION, FailureKind.SERVER_ERROR):
@@ -362,5 +399,7 @@ def failure_of(exc: BaseException | None) -> WebSocketResponsesError | None:
         if isinstance(current, WebSocketResponsesError):
             return current
         queue += [current.__cause__, current.__context__]
-        queue += getattr(current, "exceptions", ())
+        members = getattr(current, "exceptions", ())
+        if isinstance(members, (tuple, list)):  # another library's attribute of that name may be anything
+            queue += [member for member in members if isinstance(member, BaseException)]
     return None
