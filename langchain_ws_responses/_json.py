@@ -21,8 +21,21 @@ def _default(value: Any) -> Any:
     """Turns a pydantic model (tools, schemas, content parts) into plain data."""
     dump = getattr(value, "model_dump", None)
     if dump is not None and not isinstance(value, type):
-        return dump(mode="json", exclude_unset=True)
+        return dump(mode="json", exclude_unset=True, by_alias=True)
     raise TypeError(f"{type(value).__name__} is not JSON serializable")
+
+
+def _has_nan(value: Any, text: bytes) -> bool:
+    """Whether `orjson` wrote `null` for a float that is not a number."""
+    if b"null" not in text:
+        return False
+    try:
+        json.dumps(value, default=_default, allow_nan=False)
+    except ValueError:
+        return True
+    except TypeError:  # a type that only `orjson` knows
+        return False
+    return False
 
 
 def dumps(value: Any) -> bytes:
@@ -39,17 +52,23 @@ def dumps(value: Any) -> bytes:
         ValueError: A float is not a JSON number, or the structure is circular.
     """
     try:
-        return orjson.dumps(value, _default, _OPTIONS)
+        text = orjson.dumps(value, _default, _OPTIONS)
+        if not _has_nan(value, text):
+            return text
     except orjson.JSONEncodeError:
-        return json.dumps(value, default=_default, separators=(",", ":"), allow_nan=False).encode()
+        pass
+    return json.dumps(value, default=_default, separators=(",", ":"), allow_nan=False).encode()
 
 
 def canonical(value: Any) -> bytes:
     """Serialises `value` with sorted keys, so that equal data gives equal bytes."""
     try:
-        return orjson.dumps(value, _default, _SORTED)
+        text = orjson.dumps(value, _default, _SORTED)
+        if not _has_nan(value, text):
+            return text
     except orjson.JSONEncodeError:
-        return json.dumps(value, default=_default, separators=(",", ":"), sort_keys=True).encode()
+        pass
+    return json.dumps(value, default=_default, separators=(",", ":"), sort_keys=True).encode()
 
 
 def loads(text: str | bytes) -> Any:
