@@ -67,6 +67,20 @@ def test_drop_connections_by_reset_and_by_code() -> None:
         assert server.connections[1].close_code == 1012
 
 
+def test_a_drop_without_a_code_is_a_tcp_reset() -> None:
+    head = (
+        "GET /v1/responses HTTP/1.1\r\nhost: x\r\nupgrade: websocket\r\nconnection: upgrade\r\n"
+        "sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+    with ResponsesServer() as server, socket.create_connection(("127.0.0.1", server.port)) as client:
+        client.settimeout(10)
+        client.sendall(head.encode())
+        assert client.recv(1000).startswith(b"HTTP/1.1 101 ")
+        server.drop_connections()
+        with pytest.raises(ConnectionResetError):
+            client.recv(1000)
+
+
 @pytest.mark.parametrize("code", [None, 1000, 1011])
 def test_drop_in_the_middle_of_an_answer(code: int | None) -> None:
     with ResponsesServer(drop(after_events=4, code=code)) as server, open_socket(server) as ws:
