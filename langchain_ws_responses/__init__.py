@@ -13,7 +13,9 @@ from ._version import __version__
 if TYPE_CHECKING:
     from ._langchain.chat_models import ChatOpenAIWebSocket, with_websocket
     from ._langchain.links import response_link
-    from ._protocol.limits import Limits, RetryPolicy
+    from ._langchain.middleware import WebSocketMiddleware
+    from ._langchain.tools import DeltaToolNode
+    from ._protocol.limits import Limits, Profile, RetryPolicy
     from ._transport.hooks import (
         ConnectionClosed,
         ConnectionOpened,
@@ -49,7 +51,9 @@ if TYPE_CHECKING:
 _HOMES = {
     "._langchain.chat_models": ("ChatOpenAIWebSocket", "with_websocket"),
     "._langchain.links": ("response_link",),
-    "._protocol.limits": ("Limits", "RetryPolicy"),
+    "._langchain.middleware": ("WebSocketMiddleware",),
+    "._langchain.tools": ("DeltaToolNode",),
+    "._protocol.limits": ("Limits", "Profile", "RetryPolicy"),
     "._transport.hooks": (
         "ConnectionClosed",
         "ConnectionOpened",
@@ -91,6 +95,7 @@ __all__ = [
     "ConnectionLost",
     "ConnectionManager",
     "ConnectionOpened",
+    "DeltaToolNode",
     "DialFailed",
     "DialRetrying",
     "DialTimeout",
@@ -102,6 +107,7 @@ __all__ = [
     "ManagerClosed",
     "MessageTooLarge",
     "Phase",
+    "Profile",
     "ProtocolViolation",
     "Reason",
     "Replay",
@@ -114,6 +120,7 @@ __all__ = [
     "TurnEnded",
     "TurnSent",
     "TurnTimeout",
+    "WebSocketMiddleware",
     "WebSocketResponsesError",
     "__version__",
     "default_manager",

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing, closing
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any, Literal, cast
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import LanguageModelInput
@@ -17,6 +18,8 @@ from pydantic import Field, PrivateAttr, SecretStr, field_validator, model_valid
 
 from .._protocol.limits import Limits, RetryPolicy
 from .client import TURN, AsyncClient, SyncClient
+from .compaction import compact_request, window_of
+from .ready import awarm_up, remember, warm_up
 from .route import Route, clocks_for, secret_for
 from .turn import Turn
 
@@ -311,6 +314,84 @@ class ChatOpenAIWebSocket(ChatOpenAI):
         """Like `preconnect`."""
         self.preconnect()
 
+    @property
+    def keeps_warm_up(self) -> bool:
+        """Whether a warm-up can be continued from: the socket is used and the server is known to keep one."""
+        route = self._current_route()
+        return route.transport != "http" and route.chain != "off" and route.keeps_warm_up
+
+    def warm_up(
+        self, messages: LanguageModelInput | None = None, tools: Sequence[Any] | None = None, **kwargs: Any
+    ) -> bool:
+        """Lets the server read tools and the beginning of a conversation before the first turn.
+
+        Nothing is generated. The next turn that begins with these messages sends only what follows them. Where the
+        server is not known to keep warm-ups, the connection is opened and nothing is sent.
+
+        Args:
+            messages: The beginning of the conversation, such as the system prompt.
+            tools: What `bind_tools` takes.
+            **kwargs: Further settings of the turns to come, as for `bind`.
+
+        Returns:
+            Whether a later turn can continue from it. A warm-up that fails is no error.
+
+        Raises:
+            ConfigurationError: The endpoint cannot be used.
+            ManagerClosed: The manager is closed.
+        """
+        self.preconnect()
+        read, settings = self._warm_up_request(messages, tools, kwargs)
+        return warm_up(self._current_route(), read, settings)
+
+    async def awarm_up(
+        self, messages: LanguageModelInput | None = None, tools: Sequence[Any] | None = None, **kwargs: Any
+    ) -> bool:
+        """Like `warm_up`."""
+        self.preconnect()
+        read, settings = self._warm_up_request(messages, tools, kwargs)
+        return await awarm_up(self._current_route(), read, settings)
+
+    def _warm_up_request(
+        self, messages: LanguageModelInput | None, tools: Sequence[Any] | None, kwargs: dict[str, Any]
+    ) -> tuple[list[BaseMessage], dict[str, Any]]:
+        if tools:
+            kwargs = {**cast("Any", self.bind_tools(tools)).kwargs, **kwargs}
+        read = self._convert_input(messages).to_messages() if messages else []
+        return read, super()._get_request_payload([], **kwargs)
+
+    def compact(self, messages: LanguageModelInput, **kwargs: Any) -> list[BaseMessage]:
+        """Shortens a conversation with the provider's `/responses/compact`, over HTTP.
+
+        Args:
+            messages: The conversation.
+            **kwargs: Further settings, as for `bind`.
+
+        Returns:
+            A new conversation that stands for the old one: the leading system messages, what the provider keeps as it
+            was, and one compaction item. Put it in the place of the old messages; the next turn starts a new chain.
+
+        Raises:
+            openai.APIError: The provider refused or could not be reached.
+        """
+        turn = self._compact_turn(messages, kwargs)
+        if self.root_client is None:
+            self._ensure_sync_client_available()
+        output = self.root_client.compact(turn, compact_request)
+        return window_of(turn.messages[: turn.history.head], output)
+
+    async def acompact(self, messages: LanguageModelInput, **kwargs: Any) -> list[BaseMessage]:
+        """Like `compact`."""
+        turn = self._compact_turn(messages, kwargs)
+        output = await self.root_async_client.compact(turn, compact_request)
+        return window_of(turn.messages[: turn.history.head], output)
+
+    def _compact_turn(self, messages: LanguageModelInput, kwargs: dict[str, Any]) -> Turn:
+        # Leading system text goes to `instructions`, so that it is not melted into the compaction item.
+        route = replace(self._current_route(), transport="http", system_mode="instructions")
+        settings = super()._get_request_payload([], **kwargs)
+        return Turn(route, self._convert_input(messages).to_messages(), settings, wants_events=False)
+
     def close(self) -> None:
         """Closes the model's own manager; a model on the default manager leaves that open for others."""
         if self.manager is not None:
@@ -344,6 +425,7 @@ def _same(now: tuple[Any, ...], before: tuple[Any, ...]) -> bool:
 
 
 def _stamp(result: ChatResult, turn: Turn) -> None:
+    remember(turn)
     for generation in result.generations:
         generation.message.response_metadata.update(turn.metadata())
 
@@ -351,6 +433,7 @@ def _stamp(result: ChatResult, turn: Turn) -> None:
 def _stamp_last(chunk: ChatGenerationChunk, turn: Turn) -> None:
     # On the last chunk only: merging chunks concatenates strings.
     if getattr(chunk.message, "chunk_position", None) == "last":
+        remember(turn)
         chunk.message.response_metadata.update(turn.metadata())
 
 

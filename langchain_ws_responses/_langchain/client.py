@@ -6,8 +6,7 @@ stand there. A call that carries a `Turn` goes where the turn says, any other go
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
-from types import SimpleNamespace
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import openai
@@ -20,6 +19,17 @@ __all__ = ["TURN", "AsyncClient", "SyncClient"]
 
 TURN = "_turn"
 _ENDED_WELL = frozenset({"response.completed", "response.incomplete"})
+
+
+class _Over:
+    """An object with some of its attributes replaced; it is made only when another one is asked for."""
+
+    def __init__(self, inner: Callable[[], Any], **replaced: Any) -> None:
+        self._inner = inner
+        self.__dict__.update(replaced)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__["_inner"](), name)
 
 
 class _RawResponse:
@@ -219,11 +229,10 @@ class SyncClient:
 
     def __init__(self, inner: Any) -> None:
         self._inner = inner
-        self.responses = SimpleNamespace(
-            create=self._create,
-            with_raw_response=SimpleNamespace(create=self._raw, parse=self._raw),
-        )
-        self.with_raw_response = _RawNamespace(inner, self._raw_stream)
+        raw = _Over(lambda: inner.responses.with_raw_response, create=self._raw, parse=self._raw)
+        self.responses = _Over(lambda: inner.responses, create=self._create, with_raw_response=raw)
+        streams = _Over(lambda: inner.with_raw_response.responses, create=self._raw_stream)
+        self.with_raw_response = _Over(lambda: inner.with_raw_response, responses=streams)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.__dict__["_inner"], name)
@@ -231,6 +240,15 @@ class SyncClient:
     def _create(self, **kwargs: Any) -> Any:
         turn = kwargs.get(TURN)
         return self._inner.responses.create(**kwargs) if turn is None else _EventStream(turn, self._inner)
+
+    def compact(self, turn: Turn, request: Callable[[Turn], dict[str, Any]]) -> Any:
+        """Compacts the conversation of a turn; returns the items of the new window."""
+        while True:
+            try:
+                return self._inner.responses.compact(**request(turn)).output
+            except openai.APIStatusError as exc:
+                if not turn.resends_after(exc.code):
+                    raise
 
     def _raw_stream(self, **kwargs: Any) -> Any:
         turn = kwargs.get(TURN)
@@ -280,11 +298,10 @@ class AsyncClient:
 
     def __init__(self, inner: Any) -> None:
         self._inner = inner
-        self.responses = SimpleNamespace(
-            create=self._create,
-            with_raw_response=SimpleNamespace(create=self._raw, parse=self._raw),
-        )
-        self.with_raw_response = _RawNamespace(inner, self._raw_stream)
+        raw = _Over(lambda: inner.responses.with_raw_response, create=self._raw, parse=self._raw)
+        self.responses = _Over(lambda: inner.responses, create=self._create, with_raw_response=raw)
+        streams = _Over(lambda: inner.with_raw_response.responses, create=self._raw_stream)
+        self.with_raw_response = _Over(lambda: inner.with_raw_response, responses=streams)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.__dict__["_inner"], name)
@@ -296,6 +313,15 @@ class AsyncClient:
             if turn is None
             else _AsyncEventStream(turn, self._inner)
         )
+
+    async def compact(self, turn: Turn, request: Callable[[Turn], dict[str, Any]]) -> Any:
+        """Compacts the conversation of a turn; returns the items of the new window."""
+        while True:
+            try:
+                return (await self._inner.responses.compact(**request(turn))).output
+            except openai.APIStatusError as exc:
+                if not turn.resends_after(exc.code):
+                    raise
 
     async def _raw_stream(self, **kwargs: Any) -> Any:
         turn = kwargs.get(TURN)
@@ -338,14 +364,3 @@ class AsyncClient:
                 raise
             if answer is not None:
                 return answer
-
-
-class _RawNamespace:
-    """`client.with_raw_response` with its `responses.create` replaced."""
-
-    def __init__(self, inner: Any, create: Any) -> None:
-        self._inner = inner
-        self.responses = SimpleNamespace(create=create)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.__dict__["_inner"].with_raw_response, name)

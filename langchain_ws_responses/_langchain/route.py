@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import secrets
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
 
-from .._protocol.chain import ChainKey
+from .._protocol.chain import ChainKey, History
 from .._protocol.limits import Limits, RetryPolicy
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ __all__ = ["Clocks", "Route", "clocks_for", "has_side_effects", "secret_for"]
 # Stands in for a key that only a callable knows: links then hold within the process.
 _PROCESS_SECRET = secrets.token_bytes(32)
 _MAX_KEYS = 64
+_MAX_PRIMED = 64
 _IGNORED_TWICE = 2
 
 # Hosted tools that act on the world: a request with one is never replayed on an unknown outcome.
@@ -118,6 +120,7 @@ class Route:
     secret: bytes = field(repr=False)
     scope: tuple[str | None, ...] = field(repr=False)
     ignored: int = 0
+    _primed: OrderedDict[str, tuple[int, dict[str, Any]]] = field(default_factory=OrderedDict, repr=False)
     _keys: dict[str, ChainKey] = field(default_factory=dict, repr=False)
 
     def key(self, model: str) -> ChainKey:
@@ -128,6 +131,34 @@ class Route:
                 self._keys.clear()
             key = self._keys[model] = ChainKey(self.secret, [*self.scope, model])
         return key
+
+    @property
+    def keeps_warm_up(self) -> bool:
+        """Whether the server is known to keep the input of a warm-up: some gateways throw it away."""
+        if self.manager is None or self.endpoint is None:
+            return False
+        return self.manager.profile_of(self.endpoint).keeps_warm_up
+
+    def prime(self, count: int, link: dict[str, Any]) -> None:
+        """Notes that the server has read the first `count` messages of a conversation in a warm-up."""
+        self._primed[link["fp"]] = (count, link)
+        while len(self._primed) > _MAX_PRIMED:
+            self._primed.popitem(last=False)
+
+    def with_primed(self, history: History, model: str) -> History:
+        """Adds the warm-ups that stand for a beginning of these messages: they can be continued like answers."""
+        if not self._primed:
+            return history
+        key, primed = self.key(model), list(self._primed.items())
+        found = []
+        for count in {count for _, (count, _) in primed if history.head <= count < len(history.digests)}:
+            known = self._primed.get(key.fingerprint(history.digests[history.head : count]))
+            if known is not None and known[0] == count:
+                found.append((count - 1, known[1]))
+        if not found:
+            return history
+        links = sorted([*history.links, *found], key=lambda entry: entry[0], reverse=True)
+        return replace(history, links=links)
 
     @property
     def continues(self) -> bool:

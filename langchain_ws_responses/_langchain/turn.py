@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from langchain_core.messages import AIMessage, BaseMessage
 
 from .. import _json
-from .._protocol.chain import History, Plan, digest, plan
+from .._protocol.chain import History, Plan, digest, plan, proves
 from .._protocol.events import EventKind, Frame, FrameError
 from .._protocol.recovery import Action, Progress, decide
 from .._types import Failure, FailureKind, Phase, Reason, Replay, SendMode
@@ -32,6 +32,8 @@ __all__ = ["Turn"]
 _CLIENT_ONLY = ("extra_headers", "extra_query", "timeout")
 _NOT_OVER_SOCKETS = ("stream", "background")
 _REASONING = "reasoning.encrypted_content"
+# Output that nothing but its outputs can follow.
+_CALLS = frozenset({"function_call", "custom_tool_call", "computer_call", "apply_patch_call"})
 
 
 class Turn:
@@ -42,6 +44,7 @@ class Turn:
         messages: What the model must see.
         settings: The request without `input`, as `ChatOpenAI` builds it.
         wants_events: Whether the caller looks at more than the terminal event.
+        warm_up: Nothing is generated: the server reads what a later turn will continue from.
     """
 
     def __init__(
@@ -51,11 +54,13 @@ class Turn:
         settings: dict[str, Any],
         *,
         wants_events: bool,
+        warm_up: bool = False,
     ) -> None:
         self.route = route
         self.messages = messages
         self.settings = settings
         self.wants_events = wants_events
+        self.warm_up = warm_up
         self.model = str(settings.get("model") or "")
         self.store: bool | None = settings.get("store")
         self.kind = "http"
@@ -70,7 +75,9 @@ class Turn:
         self._ambiguous_resends = 0
         self._items = 0
         self._bytes = 0
-        self._link: dict[str, Any] | None = None
+        self.link: dict[str, Any] | None = None
+        self.primed_id: str | None = None
+        self.asks = False
         self._as_given = (
             settings.get("previous_response_id") is not None or settings.get("conversation") is not None
         )
@@ -104,7 +111,7 @@ class Turn:
         if not self.route.continues:
             return Plan(SendMode.FULL, Reason.IGNORED, instructions=self._instructs())
         return plan(
-            self.history,
+            self.route.with_primed(self.history, self.model),
             key=self.route.key(self.model),
             model=self.model,
             system_mode=self._system_mode,
@@ -137,17 +144,54 @@ class Turn:
         request = {
             name: value for name, value in self.settings.items() if name not in ("input", "text_format")
         }
-        head = 0
-        if self.plan.instructions and (head := self.history.head):
+        if self.plan.instructions and self.history.head:
             request["instructions"] = instructions_of(self.messages)
-        items: list[dict[str, Any]] = []
-        for message in self.messages[max(self.plan.start, head) :]:
-            items += items_of(message, store=self.store)
         if self.plan.previous_response_id is not None:
             request["previous_response_id"] = self.plan.previous_response_id
-        request["input"] = items
+        if self.warm_up:
+            request["generate"] = False
+        request["input"] = items = self._input()
         self._items = len(items)
         return request
+
+    def _input(self) -> list[dict[str, Any]]:
+        start = max(self.plan.start, self.history.head if self.plan.instructions else 0)
+        messages, items = self.messages[start:], []
+        compacted = self._compacted() if self.plan.mode is SendMode.FULL else None
+        if compacted is not None:
+            position, cut = compacted
+            for message in self.messages[start : self.history.head]:
+                items += items_of(message, store=self.store)
+            items += items_of(self.messages[position], store=self.store)[cut:]
+            messages = self.messages[position + 1 :]
+        for message in messages:
+            items += items_of(message, store=self.store)
+        return items
+
+    def _compacted(self) -> tuple[int, int] | None:
+        """Finds the newest compaction item that stands for exactly the messages before it.
+
+        Returns:
+            Position of its message, and of the item in that message's items; None where there is none, or where
+            the messages before it are not those that it was made from.
+        """
+        if self._as_given or self.route.chain == "off":
+            return None
+        for position, link in self.history.links:
+            items = items_of(self.messages[position], store=self.store)
+            cuts = [index for index, item in enumerate(items) if item.get("type") == "compaction"]
+            if cuts:
+                key = self.route.key(self.model)
+                proved = proves(
+                    self.history,
+                    position,
+                    link,
+                    key=key,
+                    model=self.model,
+                    instructions=self.plan.instructions,
+                )
+                return (position, cuts[-1]) if proved else None
+        return None
 
     def body(self) -> bytes:
         """The request as it goes into the socket, without `type` and `stream_id`."""
@@ -209,8 +253,8 @@ class Turn:
             between_events_timeout=route.clocks.between_events,
             max_dials=route.max_dials,
             delay=delay,
-            mode=self.plan.mode.value,
-            reason=self.plan.reason.value,
+            mode=SendMode.WARMUP.value if self.warm_up else self.plan.mode.value,
+            reason=Reason.WARM_UP.value if self.warm_up else self.plan.reason.value,
         )
         manager.submit(self.ticket)
 
@@ -255,7 +299,7 @@ class Turn:
             is_delta=self.plan.mode is SendMode.DELTA,
             side_effects=has_side_effects(self.settings.get("tools")),
             on_ambiguous=self.route.on_ambiguous,
-            may_use_http=self.route.transport == "auto",
+            may_use_http=self.route.transport == "auto" and not self.warm_up,
             max_attempts=self.route.max_attempts,
         )
         decision = decide(failure, progress)
@@ -364,20 +408,26 @@ class Turn:
         if self._as_given or self.route.chain == "off" or not isinstance(response_id, str) or not response_id:
             return
         history, key = self.history, self.route.key(self.model)
-        head = history.digests[: history.head]
-        body = [*history.digests[history.head :], digest(meaning_of_output(output))]
-        on_socket = (
-            self.kind == "websocket" and self.ticket is not None and self.ticket.connection is not None
-        )
-        self._link = key.make_link(
+        body = list(history.digests[history.head :])
+        if not self.warm_up:
+            body.append(digest(meaning_of_output(output)))
+        connection = self.ticket.connection if self.kind == "websocket" and self.ticket is not None else None
+        link = key.make_link(
             response_id=response_id,
             fp=key.fingerprint(body),
-            system="" if self.plan.instructions else key.system(head),
+            system="" if self.plan.instructions else key.system(history.digests[: history.head]),
             store=self.store is not False and stored,
             model=self.model,
             node=_node(),
-            conn=self.ticket.connection.label if on_socket and self.ticket and self.ticket.connection else "",
+            conn=connection.label if connection is not None else "",
         )
+        if not self.warm_up:
+            self.link = link
+            self.asks = any(_kind_of(item) in _CALLS for item in output)
+        elif not output and self.route.keeps_warm_up:
+            # A server that generated all the same remembers something else than the messages.
+            self.route.prime(len(self.messages), link)
+            self.primed_id = response_id
 
     def metadata(self) -> dict[str, Any]:
         """What the answer's `response_metadata` gets."""
@@ -394,9 +444,13 @@ class Turn:
             "reused": ticket.reused if ticket is not None else False,
             "resends": self._resends,
         }
-        if self._link is None:
+        if self.link is None:
             return {TRANSPORT_KEY: transport}
-        return {TRANSPORT_KEY: transport, LINK_KEY: self._link}
+        return {TRANSPORT_KEY: transport, LINK_KEY: self.link}
+
+
+def _kind_of(item: Any) -> Any:
+    return item.get("type") if isinstance(item, Mapping) else getattr(item, "type", None)
 
 
 def _node() -> str:

@@ -16,7 +16,7 @@ from typing import Any
 
 from .._types import Reason, SendMode
 
-__all__ = ["LINK_VERSION", "ChainKey", "History", "Plan", "digest", "plan"]
+__all__ = ["LINK_VERSION", "ChainKey", "History", "Plan", "digest", "plan", "proves"]
 
 LINK_VERSION = 1
 _SIZE = 32
@@ -184,6 +184,25 @@ def plan(
                 )
         refusals.append(refusal)
     return Plan(SendMode.FULL, _why(refusals), instructions=instructions)
+
+
+def proves(
+    history: History, position: int, link: Any, *, key: ChainKey, model: str, instructions: bool
+) -> bool:
+    """Whether a link proves that its response was made from exactly the messages up to `position`.
+
+    Args:
+        history: The messages.
+        position: Where the link stands.
+        link: The link, or None.
+        key: Checks it.
+        model: The model that is asked.
+        instructions: Whether the leading system text is sent apart from the input.
+    """
+    if _refusal(history, position, link, key=key, model=model) is not None:
+        return False
+    system = "" if instructions else key.system(history.digests[: history.head])
+    return bool(link["sys"] == system)
 
 
 def _refusal(history: History, position: int, link: Any, *, key: ChainKey, model: str) -> Reason | None:

@@ -73,7 +73,7 @@ class Connection:
             self._timers["rotate"] = self._loop.call_later(lifetime, self._rotate)
         self._idle()
 
-    # -- turns --------------------------------------------------------------------------------------------------
+    # -- turns ----------------------------------------
 
     def send(self, ticket: Ticket, lane: Lane) -> None:
         """Puts a turn on a lane."""
@@ -130,7 +130,9 @@ class Connection:
             return
         kind = FailureKind.BETWEEN_EVENTS_TIMEOUT if ticket.events else FailureKind.FIRST_EVENT_TIMEOUT
         which = "next" if ticket.events else "first"
-        self.fail(ticket, self._failure(kind, ticket, f"The {which} event did not come within {seconds:g} s."))
+        self.fail(
+            ticket, self._failure(kind, ticket, f"The {which} event did not come within {seconds:g} s.")
+        )
 
     def _failure(self, kind: FailureKind, ticket: Ticket, message: str, code: int | None = None) -> Failure:
         return Failure(
@@ -167,7 +169,7 @@ class Connection:
             )
         )
 
-    # -- writing ------------------------------------------------------------------------------------------------
+    # -- writing ----------------------------------------
 
     async def _write(self) -> None:
         while True:
@@ -183,7 +185,7 @@ class Connection:
                 self._on_written(ticket, len(frame))
             self._writable.clear()
 
-    # -- reading ------------------------------------------------------------------------------------------------
+    # -- reading ----------------------------------------
 
     async def _read(self) -> None:
         try:
@@ -219,16 +221,18 @@ class Connection:
 
     def _on_event(self, ticket: Ticket, received: Received, now: float) -> None:
         frame = received.frame
-        assert frame is not None and received.lane is not None  # noqa: S101 - a lane comes with its frame
+        lane = received.lane
+        assert frame is not None  # noqa: S101 - a lane comes with its frame
+        assert lane is not None  # noqa: S101 - the caller looked
         ticket.seen_at = now
         if received.failure is not None:
-            self._tickets.pop(received.lane, None)
+            self._tickets.pop(lane, None)
             self._finish(ticket, received.failure)
             self._wind_up()
             return
         ticket.events += 1
         if ticket.events == 1:
-            ticket.lane_name = received.lane.name or ""
+            ticket.lane_name = lane.name or ""
             ticket.phase = Phase.CREATED
         elif frame.kind is EventKind.OUTPUT:
             ticket.phase = Phase.STREAMING
@@ -236,10 +240,10 @@ class Connection:
             ticket.batch.append(frame)
             ticket.batch_bytes += len(frame.raw)
         if received.ended:
-            self._tickets.pop(received.lane, None)
+            self._tickets.pop(lane, None)
             ticket.phase = Phase.TERMINAL
-            if received.lane.latest is not None:
-                self.pool.index(received.lane.latest, self)
+            if lane.latest is not None:
+                self.pool.index(lane.latest, self)
             self._finish(ticket, None)
             self._wind_up()
         elif ticket.wants_events:
@@ -270,7 +274,7 @@ class Connection:
             message = "The caller took events too slowly and its buffer is full."
             self.fail(ticket, self._failure(FailureKind.BUFFER_OVERFLOW, ticket, message))
 
-    # -- the end ------------------------------------------------------------------------------------------------
+    # -- the end ----------------------------------------
 
     def _wind_up(self) -> None:
         """After a turn: close if nothing more is to come, else let the waiting ones in."""
@@ -288,8 +292,12 @@ class Connection:
 
     def _on_idle(self) -> None:
         self._timers.pop("idle", None)
-        if not self.protocol.in_flight and not self._tickets:
-            self.retire()
+        if self.protocol.in_flight or self._tickets:
+            return
+        if self.pool.watches:  # its owner comes back when its tools are done
+            self._idle()
+            return
+        self.retire()
 
     def _rotate(self) -> None:
         self.pool.manager.counters.rotations += 1

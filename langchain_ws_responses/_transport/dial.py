@@ -24,10 +24,10 @@ from urllib.parse import SplitResult, urlencode, urlsplit, urlunsplit
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidHandshake, InvalidStatus, WebSocketException
 
-from .._version import __version__
 from .._protocol.events import retry_after
 from .._protocol.limits import Limits, Profile, profile_for
 from .._types import Failure, FailureKind, Phase
+from .._version import __version__
 from ..errors import ConfigurationError
 from .retry import Failed
 
@@ -37,9 +37,9 @@ Credential = str | Callable[[], str | Awaitable[str]]
 
 _SALT = secrets.token_bytes(16)
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_FIELD_VALUE = re.compile("[\\t -~\x80-\xff]*")
 _RESERVED = frozenset(
     {
-        "authorization-raw",
         "connection",
         "content-length",
         "host",
@@ -55,7 +55,16 @@ _RESERVED = frozenset(
 _SCHEMES = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
 # Header fields of an upgrade that may be shown in a DEBUG log.
 _SHOWN = frozenset(
-    {"host", "upgrade", "connection", "sec-websocket-version", "date", "server", "content-type", "content-length"}
+    {
+        "host",
+        "upgrade",
+        "connection",
+        "sec-websocket-version",
+        "date",
+        "server",
+        "content-type",
+        "content-length",
+    }
 )
 
 
@@ -79,9 +88,14 @@ class Endpoint:
     proxy: str | None = field(default=None, repr=False)
 
     @property
+    def host(self) -> str:
+        """The host name, in lower case."""
+        return urlsplit(self.url).hostname or ""
+
+    @property
     def loopback(self) -> bool:
         """Whether it is on this machine."""
-        host = urlsplit(self.url).hostname or ""
+        host = self.host
         if host == "localhost" or host.endswith(".localhost"):
             return True
         try:
@@ -103,7 +117,9 @@ def _split(url: str, what: str) -> SplitResult:
     if not parts.hostname:
         raise ConfigurationError(f"`{what}` names no host. Write it as https://host/v1.")
     if parts.username is not None or parts.password is not None:
-        raise ConfigurationError(f"`{what}` holds user info, which is not sent. Use `api_key` or `default_headers`.")
+        raise ConfigurationError(
+            f"`{what}` holds user info, which is not sent. Use `api_key` or `default_headers`."
+        )
     return parts
 
 
@@ -126,7 +142,7 @@ def _with_query(url: str, query: Mapping[str, Any] | None) -> str:
     return urlunsplit(parts._replace(query="&".join(part for part in (parts.query, extra) if part)))
 
 
-def check_headers(headers: Mapping[str, Any] | None) -> tuple[tuple[str, str], ...]:
+def check_headers(headers: Mapping[Any, Any] | None) -> tuple[tuple[str, str], ...]:
     """Validates header fields before they can reach the wire.
 
     Raises:
@@ -141,13 +157,14 @@ def check_headers(headers: Mapping[str, Any] | None) -> tuple[tuple[str, str], .
                 "A name in `default_headers` is not a valid HTTP header name. Use letters, digits and hyphens."
             )
         if name.lower() in _RESERVED:
-            raise ConfigurationError(f"The header {name!r} belongs to the handshake. Take it out of `default_headers`.")
-        value = value.strip()
-        if any(ord(char) < 32 and char != "\t" or ord(char) in (127,) or ord(char) > 255 for char in value):
+            raise ConfigurationError(
+                f"The header {name!r} belongs to the handshake. Take it out of `default_headers`."
+            )
+        if not _FIELD_VALUE.fullmatch(value.strip()):
             raise ConfigurationError(
                 f"The value of the header {name!r} holds a line break or another character that HTTP does not allow."
             )
-        checked.append((name, value))
+        checked.append((name, value.strip()))
     return tuple(checked)
 
 
@@ -190,7 +207,7 @@ def endpoint_for(
     address = _with_query(urlunsplit(parts._replace(scheme=_SCHEMES[parts.scheme], fragment="")), query)
     named = {"OpenAI-Organization": organization, "OpenAI-Project": project}
     fields = {name: value for name, value in named.items() if value}
-    own = {name: value for name, value in (headers or {}).items()}
+    own = dict(headers or {})
     overridden = {str(name).lower() for name in own}
     fields = {name: value for name, value in fields.items() if name.lower() not in overridden}
     checked = check_headers({**fields, **own})
@@ -229,7 +246,7 @@ async def _resolve(credential: Credential) -> str:
 
 
 def environment_proxy(url: str) -> str | None:
-    """The proxy that the HTTP client would take from the environment: scheme first, then `ALL_PROXY`, minus `NO_PROXY`."""
+    """The proxy that the HTTP client would take: the scheme's variable, then `ALL_PROXY`, minus `NO_PROXY`."""
     parts = urlsplit(url)
     proxies = urllib.request.getproxies()
     if urllib.request.proxy_bypass(parts.netloc.rpartition("@")[2]):
@@ -279,7 +296,7 @@ _LOGGER = _Redacting(logging.getLogger("langchain_ws_responses.websocket"), {})
 
 
 def default_ssl_context() -> ssl.SSLContext:
-    """The default context with host check; `SSL_CERT_FILE` and `SSL_CERT_DIR` are honoured, else certifi's bundle."""
+    """The default context with host check and certifi's bundle; `SSL_CERT_FILE` and `SSL_CERT_DIR` win over it."""
     if os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR"):
         return ssl.create_default_context()
     try:
@@ -309,6 +326,7 @@ async def dial(
     secure = endpoint.url.startswith("wss:")
     if secure and ssl_context is None:
         ssl_context = await asyncio.to_thread(default_ssl_context)
+    tls: dict[str, Any] = {"ssl": ssl_context} if secure else {}
     chosen = endpoint.proxy or proxy or environment_proxy(endpoint.url)
     try:
         return await _Dialer(
@@ -323,7 +341,7 @@ async def dial(
             max_queue=None,
             proxy=chosen,
             logger=_LOGGER,
-            **({"ssl": ssl_context} if secure else {}),
+            **tls,
         )
     except Exception as exc:
         # The library's exceptions quote header values and proxy URLs: they must not become a cause.

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
 import os
 import ssl
 import threading
 import time
-from collections.abc import Coroutine, Iterable
+from collections.abc import Coroutine, Iterable, Mapping
 from typing import Any, NoReturn
 
-from .._protocol.limits import Limits, RetryPolicy
+from .._protocol.limits import Limits, Profile, RetryPolicy
 from .._types import Failure, FailureKind, Replay
 from ..errors import ConfigurationError, error_from
 from .dial import Endpoint
@@ -20,6 +21,7 @@ from .hooks import Hook, Stats, TransportEvent
 from .pool import Pool
 from .runtime import keep_inherited, runtime
 from .ticket import Ticket
+from .watch import Watch
 
 __all__ = ["ConnectionManager", "default_manager"]
 
@@ -58,8 +60,8 @@ class Counters:
 class ConnectionManager:
     """Owns the sockets to the Responses API; safe from any thread and any event loop.
 
-    Connections are opened when turns need them, shared by every model that uses the manager with the same endpoint
-    and credentials, rotated before the server ends them, and closed when idle.
+    Connections are opened when turns need them, shared by every model that uses the manager with the same
+    endpoint and credentials, rotated before the server ends them, and closed when idle.
 
     Args:
         limits: What it may use and how long it waits.
@@ -68,6 +70,8 @@ class ConnectionManager:
         ssl_context: For `wss`; the default context with host check otherwise.
         proxy: Proxy URL; the environment's proxy variables otherwise.
         allow_insecure: Allows plain `ws` to hosts other than this machine.
+        profiles: What you know about servers, by host name: a gateway in front of OpenAI may have lanes and keep
+            warm-ups, which nobody can tell from its name. Wrong claims can make answers wrong.
 
     Example:
         ```python
@@ -85,6 +89,7 @@ class ConnectionManager:
         ssl_context: ssl.SSLContext | None = None,
         proxy: str | None = None,
         allow_insecure: bool = False,
+        profiles: Mapping[str, Profile] | None = None,
     ) -> None:
         self.limits = limits or Limits()
         self.retry = retry or RetryPolicy()
@@ -92,6 +97,7 @@ class ConnectionManager:
         self.ssl_context = ssl_context
         self.proxy = proxy
         self.allow_insecure = allow_insecure
+        self.profiles: dict[str, Profile] = dict(profiles or {})
         self._reset()
 
     def _reset(self) -> None:
@@ -111,7 +117,7 @@ class ConnectionManager:
             keep_inherited((self._pools, self._tasks, self._tickets))
             self._reset()
 
-    # -- for the model ------------------------------------------------------------------------------------------
+    # -- for the model ----------------------------------------
 
     def submit(self, ticket: Ticket) -> None:
         """Sends a turn; what comes of it arrives in `ticket.mailbox`.
@@ -138,8 +144,8 @@ class ConnectionManager:
             )
         if endpoint.url.startswith("ws:") and not self.allow_insecure and not endpoint.loopback:
             raise ConfigurationError(
-                f"{endpoint.label} is not encrypted and not on this machine, so the key would be readable on the way. "
-                "Use wss (or https), or ConnectionManager(allow_insecure=True) in a network that you trust."
+                f"{endpoint.label} is not encrypted and not on this machine: the key would be readable on its "
+                "way. Use wss (or https), or ConnectionManager(allow_insecure=True) in a network that you trust."
             )
 
     def abandon(self, ticket: Ticket) -> None:
@@ -159,10 +165,14 @@ class ConnectionManager:
 
     def may_dial(self, endpoint: Endpoint) -> bool:
         """Whether dialing makes sense: the server is not known to refuse, and the breaker allows it."""
-        if not endpoint.profile.websocket:
+        if not self.profile_of(endpoint).websocket:
             return False
         pool = self._pools.get(endpoint.key) if self._pid == os.getpid() else None
         return pool is None or pool.breaker.allows(time.monotonic())
+
+    def profile_of(self, endpoint: Endpoint) -> Profile:
+        """What is known about the server behind an endpoint: told by the user, or by its host name."""
+        return self.profiles.get(endpoint.host) or endpoint.profile
 
     def preconnect(self, endpoint: Endpoint) -> None:
         """Starts to open a connection if there is none; returns at once.
@@ -174,7 +184,22 @@ class ConnectionManager:
         self.check(endpoint)
         runtime().call(lambda: self._pool(endpoint).want())
 
-    # -- on the I/O thread --------------------------------------------------------------------------------------
+    def watch(self, endpoint: Endpoint, watch: Watch) -> None:
+        """Keeps the connection that holds a response, and tells `watch` when it is lost all the same."""
+        self._check_process()
+        runtime().call(self._watch, endpoint, watch)
+
+    def _watch(self, endpoint: Endpoint, watch: Watch) -> None:
+        pool = self._pool(endpoint)
+        pool.watches.add(watch)
+        pool.check_watch(watch)
+
+    def unwatch(self, endpoint: Endpoint, watch: Watch) -> None:
+        """Ends a watch. Safe from any thread, and more than once."""
+        if self._pid == os.getpid() and runtime().alive:
+            runtime().call(lambda: self._pool(endpoint).watches.discard(watch))
+
+    # -- on the I/O thread -------------------------------------------------------------------------------------
 
     def _pool(self, endpoint: Endpoint) -> Pool:
         pool = self._pools.get(endpoint.key)
@@ -198,7 +223,9 @@ class ConnectionManager:
             self._prune()
 
     def _prune(self) -> None:
-        if len(self._tickets) > 64 and len(self._tickets) > 2 * sum(not ticket.done for ticket in self._tickets):
+        if len(self._tickets) > 64 and len(self._tickets) > 2 * sum(
+            not ticket.done for ticket in self._tickets
+        ):
             self._tickets = {ticket for ticket in self._tickets if not ticket.done}
 
     def _abandon(self, ticket: Ticket) -> None:
@@ -242,7 +269,7 @@ class ConnectionManager:
             for connection in list(pool.connections):
                 connection.abort()
 
-    # -- life ---------------------------------------------------------------------------------------------------
+    # -- life ----------------------------------------
 
     def drain(self) -> None:
         """Retires every connection: turns in flight finish, new turns go to new connections. Returns at once."""
@@ -270,10 +297,8 @@ class ConnectionManager:
         done: asyncio.Future[None] = loop.create_future()
 
         def finished() -> None:
-            try:
-                loop.call_soon_threadsafe(lambda: done.done() or done.set_result(None))
-            except RuntimeError:  # the caller's loop is closed
-                pass
+            with contextlib.suppress(RuntimeError):  # the caller's loop is closed
+                loop.call_soon_threadsafe(done.cancel)
 
         if self._begin_close(finished):
             await asyncio.wait([done], timeout=_CLOSE_SECONDS)
@@ -318,7 +343,7 @@ class ConnectionManager:
     async def __aexit__(self, *exc_info: object) -> None:
         await self.aclose()
 
-    # -- looking inside -----------------------------------------------------------------------------------------
+    # -- looking inside ----------------------------------------
 
     def stats(self) -> Stats:
         """Returns a snapshot; safe from any thread."""
@@ -352,9 +377,7 @@ class ConnectionManager:
             strays=sum(connection.protocol.strays for connection in connections),
             full_reasons=dict(counters.full_reasons),
             breakers={
-                pool.endpoint.label: state
-                for pool in pools
-                if (state := pool.breaker.state(now)) != "closed"
+                pool.endpoint.label: state for pool in pools if (state := pool.breaker.state(now)) != "closed"
             },
         )
 
@@ -382,9 +405,7 @@ def _closed_failure(ticket: Ticket | None = None) -> Failure:
     message = "The ConnectionManager was closed."
     if ticket is None:
         return Failure(FailureKind.MANAGER_CLOSED, message=message)
-    return Failure(
-        FailureKind.MANAGER_CLOSED, phase=ticket.phase, message=message, events_seen=ticket.events
-    )
+    return Failure(FailureKind.MANAGER_CLOSED, phase=ticket.phase, message=message, events_seen=ticket.events)
 
 
 _default_lock = threading.Lock()
@@ -392,8 +413,11 @@ _default: ConnectionManager | None = None
 
 
 def default_manager() -> ConnectionManager:
-    """Returns the manager that models use when they are given none: one per process, made anew once it was closed."""
-    global _default
+    """Returns the manager that models use when they are given none.
+
+    There is one per process; it is made anew once it was closed.
+    """
+    global _default  # noqa: PLW0603 - one per process is what it is for
     with _default_lock:
         if _default is None or _default.closed:
             _default = ConnectionManager()

@@ -19,6 +19,7 @@ from .dial import dial
 from .hooks import ConnectionOpened, DialRetrying, TransportEvent
 from .retry import Failed, retrying
 from .ticket import Ticket
+from .watch import Watch
 
 if TYPE_CHECKING:
     from .._protocol.lanes import Lane
@@ -37,17 +38,18 @@ class Pool:
     def __init__(self, manager: ConnectionManager, endpoint: Endpoint) -> None:
         self.manager = manager
         self.endpoint = endpoint
-        self.profile = endpoint.profile
+        self.profile = manager.profile_of(endpoint)
         self.breaker = Breaker()
         self.connections: list[Connection] = []
         self.waiting: deque[Ticket] = deque()
         self.holders: dict[str, Connection] = {}
+        self.watches: set[Watch] = set()
         self._dialing: asyncio.Task[None] | None = None
         self._wanted = 0
         self._count = 0
         self._pumping = False
 
-    # -- what is where ------------------------------------------------------------------------------------------
+    # -- what is where ----------------------------------------
 
     def index(self, response_id: str, connection: Connection) -> None:
         """Notes that a connection's memory holds a response. Bounded by lanes: stale entries are checked on use."""
@@ -65,18 +67,30 @@ class Pool:
         for response_id in connection.protocol.held():
             if self.holders.get(response_id) is connection:
                 del self.holders[response_id]
+        for watch in list(self.watches):
+            self.check_watch(watch)
+
+    def check_watch(self, watch: Watch) -> None:
+        """Tells the owner of a watch, once, that its response is out of reach."""
+        if not watch.told and not self.holds(watch.response_id):
+            watch.told = True
+            watch.lost()
 
     def holds(self, response_id: str) -> bool:
         """Whether a live connection's memory holds a response. Safe from any thread."""
         connection = self.holders.get(response_id)
-        return connection is not None and connection.usable and connection.protocol.holder(response_id) is not None
+        return (
+            connection is not None
+            and connection.usable
+            and connection.protocol.holder(response_id) is not None
+        )
 
     @property
     def is_open(self) -> bool:
         """Whether a connection takes turns now. Safe from any thread."""
         return any(connection.usable for connection in list(self.connections))
 
-    # -- placing turns ------------------------------------------------------------------------------------------
+    # -- placing turns ----------------------------------------
 
     def add(self, ticket: Ticket) -> None:
         """Sends a turn now, or lets it wait for a lane or a connection."""
@@ -173,7 +187,7 @@ class Pool:
             self._pumping = False
         self._dial_if_needed()
 
-    # -- dialing ------------------------------------------------------------------------------------------------
+    # -- dialing ----------------------------------------
 
     def _dial_if_needed(self) -> None:
         if not self.waiting or self._dialing is not None or self.manager.closed:
@@ -183,7 +197,9 @@ class Pool:
         if limits.max_connections is not None and len(usable) >= limits.max_connections:
             return
         # A connection that has not yet shown whether it has lanes may soon have room for everybody.
-        if any(connection.protocol.has_lanes is None and connection.protocol.in_flight for connection in usable):
+        if any(
+            connection.protocol.has_lanes is None and connection.protocol.in_flight for connection in usable
+        ):
             return
         if any(connection.protocol.room for connection in usable) and all(
             ticket.parent is not None and not ticket.stored for ticket in self.waiting
@@ -268,7 +284,7 @@ class Pool:
         for ticket in waiting:
             self.refuse(ticket, failure)
 
-    # -- connections come and go --------------------------------------------------------------------------------
+    # -- connections come and go ----------------------------------------
 
     def next_lifetime(self) -> float | None:
         """Seconds that the next connection may live: jittered, so that they do not all expire together."""

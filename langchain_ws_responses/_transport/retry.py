@@ -28,7 +28,7 @@ class Failed(Exception):
 
 def set_testing(on: bool) -> None:
     """Switches all waiting between attempts off (or on again), so that tests of failures are quick."""
-    global _testing
+    global _testing  # noqa: PLW0603 - a switch of the whole process
     _testing = on
 
 
@@ -71,7 +71,6 @@ async def retrying(
     Raises:
         Failed: The last failure.
     """
-
     planned: dict[int, float] = {}  # tenacity's releases differ in whether they ask `wait` or `stop` first
 
     def wait(state: tenacity.RetryCallState) -> float:

@@ -1,0 +1,81 @@
+"""Compaction on demand: `/responses/compact` turns a conversation into a shorter one that starts a new chain."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
+
+from .turn import Turn
+
+__all__ = ["compact_request", "window_of"]
+
+# What the endpoint takes of a request's settings.
+_TAKEN = ("model", "input", "instructions", "previous_response_id", "prompt_cache_key", "service_tier")
+
+
+def compact_request(turn: Turn) -> dict[str, Any]:
+    """Picks what the endpoint takes from a turn's request."""
+    request = turn.http_request()
+    return {name: request[name] for name in _TAKEN if request.get(name) is not None}
+
+
+def window_of(head: Sequence[BaseMessage], output: Iterable[Any]) -> list[BaseMessage]:
+    """Makes messages of the window that the endpoint returns.
+
+    Args:
+        head: The leading system messages, which stay as they are.
+        output: The items of the window: dicts, or objects of the SDK.
+
+    Returns:
+        Messages that convert to exactly these items.
+    """
+    messages: list[BaseMessage] = list(head)
+    for item in output:
+        data = item if isinstance(item, dict) else item.model_dump(mode="json", exclude_none=True)
+        _append(messages, data, len(head))
+    return messages
+
+
+def _append(messages: list[BaseMessage], item: dict[str, Any], head: int) -> None:
+    kind = item.get("type", "message")
+    role = item.get("role")
+    if kind == "message" and role == "user":
+        messages.append(HumanMessage(content=item["content"]))
+    elif kind == "message" and role in ("system", "developer"):
+        extra = {"__openai_role__": "developer"} if role == "developer" else {}
+        messages.append(SystemMessage(content=item["content"], additional_kwargs=extra))
+    elif kind == "function_call_output":
+        messages.append(ToolMessage(content=item["output"], tool_call_id=item["call_id"]))
+    else:
+        answer = messages[-1] if len(messages) > head else None
+        if not isinstance(answer, AIMessage):
+            answer = AIMessage(content=[], response_metadata={"model_provider": "openai"})
+            messages.append(answer)
+        messages[-1] = _with_item(answer, item)
+
+
+def _with_item(answer: AIMessage, item: dict[str, Any]) -> AIMessage:
+    blocks = list(answer.content) if isinstance(answer.content, list) else []
+    calls = list(answer.tool_calls)
+    if item.get("type", "message") == "message":
+        for part in item.get("content") or ():
+            kind = "refusal" if part.get("type") == "refusal" else "text"
+            block = {**part, "type": kind}
+            if item.get("id"):
+                block["id"] = item["id"]
+            blocks.append(block)
+    else:
+        blocks.append(item)
+    if item.get("type") == "function_call":
+        calls.append(
+            {
+                "type": "tool_call",
+                "name": item["name"],
+                "args": json.loads(item["arguments"], strict=False),
+                "id": item["call_id"],
+            }
+        )
+    return AIMessage(content=blocks, tool_calls=calls, response_metadata=answer.response_metadata)

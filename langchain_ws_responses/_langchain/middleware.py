@@ -1,0 +1,116 @@
+"""`WebSocketMiddleware`: for `create_agent` and deepagents, what `DeltaToolNode` is for graphs built by hand."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from langchain_core.messages import SystemMessage
+
+from .chat_models import ChatOpenAIWebSocket
+from .ready import KeepReady, forget_recent
+from .tools import messages_in
+
+try:
+    from langchain.agents.middleware import AgentMiddleware
+except ModuleNotFoundError as exc:  # pragma: no cover - `langchain` is in the test extra
+    raise ModuleNotFoundError(
+        "WebSocketMiddleware needs the package langchain: pip install 'langchain>=1.0'"
+    ) from exc
+
+__all__ = ["WebSocketMiddleware"]
+
+
+class WebSocketMiddleware(AgentMiddleware[Any, Any, Any]):
+    """Keeps the connection of an agent's `ChatOpenAIWebSocket` ready.
+
+    Before the agent runs, the connection is opened and, where the server is known to keep warm-ups, tools and system
+    prompt are read in ahead of the first turn. While tools run, a lost connection is dialed anew and the history read
+    in again. Nothing of this is waited for, and nothing of it can fail the agent. With any other model it does nothing.
+
+    Args:
+        model: The agent's model, so that the very first run can be prepared too; learned from the first call otherwise.
+        warm_up: Whether to read in tools and system prompt before the first turn.
+
+    Example:
+        ```python
+        agent = create_agent(model, tools, middleware=[WebSocketMiddleware(model)])
+        ```
+    """
+
+    def __init__(self, model: ChatOpenAIWebSocket | None = None, *, warm_up: bool = True) -> None:
+        super().__init__()
+        if model is not None and not isinstance(model, ChatOpenAIWebSocket):
+            raise TypeError(
+                f"WebSocketMiddleware takes a ChatOpenAIWebSocket, not {type(model).__name__}: "
+                "make one with with_websocket(model), and give it to the agent too."
+            )
+        self.tools = []
+        self._model = model
+        self._warm_up = warm_up
+        self._learned: tuple[list[Any], SystemMessage | None, dict[str, Any]] | None = None
+
+    # -- before and after ------------------------------------------
+
+    def before_agent(self, state: Any, runtime: Any) -> dict[str, Any] | None:
+        """Opens the connection and reads in tools and system prompt, in the background."""
+        model, learned = self._model, self._learned
+        if model is None:
+            return None
+        try:
+            model.preconnect()
+        except Exception:  # the first turn will tell it better
+            return None
+        fresh = not any(message.type == "ai" for message in messages_in(state))
+        if self._warm_up and learned is not None and fresh and model.keeps_warm_up:
+            threading.Thread(
+                target=self._read_ahead, args=(model, *learned), name="ws-responses warm-up", daemon=True
+            ).start()
+        return None
+
+    async def abefore_agent(self, state: Any, runtime: Any) -> dict[str, Any] | None:
+        """Like `before_agent`."""
+        return self.before_agent(state, runtime)
+
+    @staticmethod
+    def _read_ahead(
+        model: ChatOpenAIWebSocket, tools: list[Any], system: SystemMessage | None, settings: dict[str, Any]
+    ) -> None:
+        model.warm_up([system] if system is not None else [], tools or None, **settings)
+
+    def after_agent(self, state: Any, runtime: Any) -> dict[str, Any] | None:
+        """Lets go of what was kept for this run."""
+        forget_recent(messages_in(state))
+        return None
+
+    async def aafter_agent(self, state: Any, runtime: Any) -> dict[str, Any] | None:
+        """Like `after_agent`."""
+        return self.after_agent(state, runtime)
+
+    # -- around calls ----------------------------------------------
+
+    def _learn(self, request: Any) -> None:
+        if isinstance(request.model, ChatOpenAIWebSocket):
+            self._model = request.model
+            self._learned = (list(request.tools), request.system_message, dict(request.model_settings))
+
+    def wrap_model_call(self, request: Any, handler: Callable[[Any], Any]) -> Any:
+        """Learns which model, tools and prompt the agent uses."""
+        self._learn(request)
+        return handler(request)
+
+    async def awrap_model_call(self, request: Any, handler: Callable[[Any], Awaitable[Any]]) -> Any:
+        """Like `wrap_model_call`."""
+        self._learn(request)
+        return await handler(request)
+
+    def wrap_tool_call(self, request: Any, handler: Callable[[Any], Any]) -> Any:
+        """Keeps the connection ready while a tool runs."""
+        with KeepReady(messages_in(request.state)):
+            return handler(request)
+
+    async def awrap_tool_call(self, request: Any, handler: Callable[[Any], Awaitable[Any]]) -> Any:
+        """Like `wrap_tool_call`."""
+        with KeepReady(messages_in(request.state)):
+            return await handler(request)
