@@ -34,7 +34,11 @@ def window_of(head: Sequence[BaseMessage], output: Iterable[Any]) -> list[BaseMe
     """
     messages: list[BaseMessage] = list(head)
     for item in output:
-        data = item if isinstance(item, dict) else item.model_dump(mode="json", exclude_none=True)
+        data = (
+            item
+            if isinstance(item, dict)
+            else item.model_dump(mode="json", exclude_none=True, warnings=False)
+        )
         _append(messages, data, len(head))
     return messages
 
