@@ -139,7 +139,7 @@ class _EventStream:
                 mailbox = SyncMailbox()
                 turn.start(mailbox)
                 while turn.kind == "websocket" and not turn.done:
-                    for frame in turn.take(mailbox.get()):
+                    for frame in turn.take(turn.left_over or mailbox.get()):
                         yield _event(turn, frame)
             if turn.kind == "http":
                 yield from self._over_http()
@@ -197,7 +197,7 @@ class _AsyncEventStream:
                 mailbox = AsyncMailbox()
                 turn.start(mailbox)
                 while turn.kind == "websocket" and not turn.done:
-                    for frame in turn.take(await mailbox.get()):
+                    for frame in turn.take(turn.left_over or await mailbox.get()):
                         yield _event(turn, frame)
             if turn.kind == "http":
                 async for event in self._over_http():
@@ -273,7 +273,7 @@ class SyncClient:
         try:
             turn.start(mailbox)
             while turn.kind == "websocket" and not turn.done:
-                frames = turn.take(mailbox.get())
+                frames = turn.take(turn.left_over or mailbox.get())
         finally:
             turn.abandon()
         return frames[-1] if turn.kind == "websocket" else None
@@ -346,7 +346,7 @@ class AsyncClient:
         try:
             turn.start(mailbox)
             while turn.kind == "websocket" and not turn.done:
-                frames = turn.take(await mailbox.get())
+                frames = turn.take(turn.left_over or await mailbox.get())
         finally:
             turn.abandon()
         return frames[-1] if turn.kind == "websocket" else None

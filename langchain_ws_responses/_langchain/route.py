@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .._transport.dial import Endpoint
     from .._transport.manager import ConnectionManager
 
-__all__ = ["Clocks", "Route", "clocks_for", "has_side_effects", "secret_for"]
+__all__ = ["Clocks", "Route", "clocks_for", "clocks_of", "has_side_effects", "secret_for"]
 
 # Stands in for a key that only a callable knows: links then hold within the process.
 _PROCESS_SECRET = secrets.token_bytes(32)
@@ -61,15 +61,26 @@ def clocks_for(
     """
     first, between = limits.first_event_timeout, limits.between_events_timeout
     if timeout is not None:
-        if isinstance(timeout, int | float):
-            first = between = float(timeout)
-        elif isinstance(timeout, Sequence) and len(timeout) > 1:
-            first = between = timeout[1]
-        elif hasattr(timeout, "read"):
-            first = between = timeout.read
+        set_clocks = clocks_of(timeout)
+        first, between = set_clocks.first_event, set_clocks.between_events
     if chunk_set:
         between = stream_chunk_timeout or None
     return Clocks(first, between)
+
+
+def clocks_of(timeout: Any) -> Clocks:
+    """Reads a `timeout` as the openai client takes it; over HTTP it bounds each read, here each wait for an event.
+
+    Args:
+        timeout: Seconds, a `(connect, read, …)` tuple, an object with `read`, or None for no limit.
+    """
+    if isinstance(timeout, int | float):
+        seconds: float | None = float(timeout)
+    elif isinstance(timeout, Sequence) and len(timeout) > 1:
+        seconds = timeout[1]
+    else:
+        seconds = getattr(timeout, "read", None)
+    return Clocks(seconds, seconds)
 
 
 def secret_for(chain_secret: SecretStr | None, api_key: Any) -> bytes:

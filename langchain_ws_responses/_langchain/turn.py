@@ -6,6 +6,7 @@ The same code serves sync and async callers: they differ only in how they wait f
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ from ..errors import ConfigurationError, WebSocketResponsesError, error_from
 from .links import LINK_KEY, TRANSPORT_KEY
 from .meaning import meaning_of_output
 from .messages import history_of, instructions_of, items_of
-from .route import Route, has_side_effects
+from .route import Route, clocks_of, has_side_effects
 
 if TYPE_CHECKING:
     from .._transport.mailbox import Mailbox
@@ -68,9 +69,12 @@ class Turn:
         self.ticket: Ticket | None = None
         self._mailbox: Mailbox | None = None
         self._history: History | None = None
+        self.left_over: list[Frame | Failure] = []
         self._held: list[Frame] = []
+        self._clocks = clocks_of(settings["timeout"]) if "timeout" in settings else route.clocks
         self._delivered = 0
         self._attempts = 0
+        self._began = time.monotonic()
         self._resends = 0
         self._ambiguous_resends = 0
         self._items = 0
@@ -88,6 +92,8 @@ class Turn:
         self.plan = self._first_plan()
         if self.uses_socket():
             self.kind = "websocket"
+        else:
+            self._go_to_http()
 
     # -- the plan ----------------------------------------
 
@@ -249,8 +255,8 @@ class Turn:
             stored=self.plan.stored,
             keeps=self.store is not False,
             wants_events=self.wants_events,
-            first_event_timeout=route.clocks.first_event,
-            between_events_timeout=route.clocks.between_events,
+            first_event_timeout=self._clocks.first_event,
+            between_events_timeout=self._clocks.between_events,
             max_dials=route.max_dials,
             delay=delay,
             mode=SendMode.WARMUP.value if self.warm_up else self.plan.mode.value,
@@ -262,7 +268,7 @@ class Turn:
         """Takes what the mailbox held.
 
         Args:
-            items: Frames and at most one failure.
+            items: Frames and at most one failure; or what `left_over` holds, which comes before the mailbox.
 
         Returns:
             The frames to hand to the caller, in order. Frames that carry no output are kept back until output
@@ -273,19 +279,20 @@ class Turn:
             WebSocketResponsesError: The turn failed for good.
         """
         frames: list[Frame] = []
+        self.left_over = []
         for item in items:
             if isinstance(item, Failure):
                 if frames:
-                    self._delivered += len(frames)
+                    # What came before the failure is the caller's, however late the caller looked.
+                    self.left_over = [item]
+                    break
                 self._recover(item)
                 return frames
-            if item.kind in (EventKind.CREATED, EventKind.IN_PROGRESS) and not self._delivered:
-                self._held.append(item)
+            self._held.append(item)
+            if not (self._delivered or frames or item.kind is EventKind.OUTPUT or item.kind.is_terminal):
                 continue
-            if self._held:
-                frames += self._held
-                self._held = []
-            frames.append(item)
+            frames += self._held
+            self._held.clear()
             if item.kind.is_terminal:
                 self._finish_frame(item)
         self._delivered += len(frames)
@@ -316,13 +323,22 @@ class Turn:
             self.route.ignored += 1
         if decision.action is Action.FULL:
             self.plan = self._full_plan(decision.reason or Reason.CONNECTION_LOST)
-        delay = 0.0
-        if decision.back_off:
-            from .._transport.retry import back_off
-
-            delay = back_off(self.route.retry, self._attempts, failure.retry_after)
-        self._count_resend()
+        delay = self._pause(failure) if decision.back_off else 0.0
+        if delay is None:
+            self.done = True
+            raise error_from(failure, replay=decision.replay)
+        if failure.phase is not Phase.CONNECT:
+            self._count_resend()
         self._submit(delay)
+
+    def _pause(self, failure: Failure) -> float | None:
+        """Seconds to wait before the next attempt; None if that is longer than the policy lets a turn take."""
+        from .._transport.retry import back_off
+
+        policy = self.route.retry
+        delay = back_off(policy, self._attempts, failure.retry_after)
+        late = time.monotonic() - self._began + delay
+        return None if policy.max_elapsed is not None and late > policy.max_elapsed else delay
 
     def _go_to_http(self) -> None:
         """A response that only a socket's memory held cannot be continued over HTTP."""
@@ -330,7 +346,7 @@ class Turn:
             self.plan = self._full_plan(Reason.NOT_ALIVE)
 
     def _count_resend(self) -> None:
-        if self.route.manager is not None and self._resends:
+        if self.route.manager is not None:
             self.route.manager.counters.resends += 1
 
     def _finish_frame(self, frame: Frame) -> None:
