@@ -218,8 +218,8 @@ LIST_ITEM = function_call("list", '{"depth": 1}', "call_2")
 
 
 def _edit_args(message: AIMessage) -> list[dict[str, Any]]:
-    message.tool_calls = [{**message.tool_calls[0], "args": {"path": "/tmp/ü"}}, message.tool_calls[1]]
-    return [function_call("delete", '{"path": "/tmp/ü"}', "call_1"), LIST_ITEM]
+    message.tool_calls = [{**message.tool_calls[0], "args": {"path": "/elsewhere/ü"}}, message.tool_calls[1]]
+    return [function_call("delete", '{"path": "/elsewhere/ü"}', "call_1"), LIST_ITEM]
 
 
 def _edit_number(message: AIMessage) -> list[dict[str, Any]]:
@@ -322,9 +322,9 @@ def test_a_custom_call_stays_custom_when_its_input_is_edited(version: str) -> No
 
 def test_what_belongs_to_a_call_stays_with_it() -> None:
     message = invoked(turn_with([{**DELETE, "namespace": "files"}, LIST]), "responses/v1")
-    message.tool_calls[0]["args"] = {"path": "/tmp"}
+    message.tool_calls[0]["args"] = {"path": "/elsewhere"}
     first, second = items_of(message, store=None)
-    assert first == {**function_call("delete", '{"path": "/tmp"}', "call_1"), "namespace": "files"}
+    assert first == {**function_call("delete", '{"path": "/elsewhere"}', "call_1"), "namespace": "files"}
     assert second == LIST_ITEM
 
 
