@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing, closing
 from dataclasses import replace
@@ -14,11 +13,12 @@ from langchain_core.language_models import LanguageModelInput
 from langchain_core.messages import BaseMessage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from langchain_openai import ChatOpenAI
-from pydantic import Field, PrivateAttr, SecretStr, field_validator, model_validator
+from pydantic import ConfigDict, Field, PrivateAttr, SecretStr, field_validator, model_validator
 
 from .._protocol.limits import Limits, RetryPolicy
 from .client import TURN, AsyncClient, SyncClient
 from .compaction import compact_request, window_of
+from .fields import accepted, carried_over, check_arguments, warn_of_call
 from .ready import awarm_up, remember, warm_up
 from .route import Route, clocks_for, secret_for
 from .turn import Turn
@@ -27,9 +27,6 @@ __all__ = ["ChatOpenAIWebSocket", "with_websocket"]
 
 Transport = Literal["auto", "websocket", "http"]
 _TRANSPORT_ENV = "LANGCHAIN_WS_RESPONSES_TRANSPORT"
-_SOCKET_SCHEMES = {"ws://": "http://", "wss://": "https://"}
-# What ChatOpenAI makes anew for every model.
-_CLIENT_FIELDS = frozenset({"client", "async_client", "root_client", "root_async_client"})
 
 
 def _transport_from_environment() -> str:
@@ -68,6 +65,9 @@ class ChatOpenAIWebSocket(ChatOpenAI):
         ```
     """
 
+    # pydantic's errors would quote the arguments, the key among them.
+    model_config = ConfigDict(hide_input_in_errors=True)
+
     manager: Any = Field(default=None, exclude=True, repr=False)
     transport: Transport = Field(default_factory=_transport_from_environment, validate_default=True)
     chain: Literal["auto", "off"] = "auto"
@@ -78,27 +78,18 @@ class ChatOpenAIWebSocket(ChatOpenAI):
 
     _route: Route | None = PrivateAttr(default=None)
     _route_of: tuple[Any, ...] = PrivateAttr(default=())
+    _told: set[str] = PrivateAttr(default_factory=set)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         # Here and not in a validator: pydantic would quote all arguments, the key among them.
-        if self.transport != "http":
-            self._check_route()
+        self._check_route()
 
     @model_validator(mode="before")
     @classmethod
-    def _accept_socket_base_url(cls, values: Any) -> Any:
-        """Takes a `ws(s)` base URL apart: the socket dials it, HTTP uses the matching `http(s)` URL."""
-        if not isinstance(values, dict):
-            return values
-        name = next((name for name in ("base_url", "openai_api_base") if values.get(name)), "base_url")
-        base = values.get(name) or os.environ.get("OPENAI_API_BASE") or os.environ.get("OPENAI_BASE_URL")
-        for scheme, plain in _SOCKET_SCHEMES.items():
-            if isinstance(base, str) and base.lower().startswith(scheme):
-                address = base[len(scheme) :]
-                values = {**values, name: plain + address}
-                values.setdefault("websocket_url", scheme + address.rstrip("/") + "/responses")
-        return values
+    def _accept(cls, values: Any) -> Any:
+        """Takes a `ws(s)` base URL apart and cleans the key."""
+        return accepted(values) if isinstance(values, dict) else values
 
     @field_validator("manager")
     @classmethod
@@ -131,8 +122,13 @@ class ChatOpenAIWebSocket(ChatOpenAI):
     def _check_route(self) -> None:
         """Builds the endpoint early, so that what cannot be used is found where it was written."""
         key = self.openai_api_key
-        if callable(key) or isinstance(key, SecretStr):
+        if self.transport != "http" and (callable(key) or isinstance(key, SecretStr)):
             self._endpoint()
+        elif isinstance(key, SecretStr):
+            from .._transport.dial import endpoint_for
+
+            # The key alone is judged: HTTP libraries quote one that they cannot send.
+            endpoint_for(url="https://localhost", credential=key.get_secret_value())
 
     def _endpoint(self) -> Any:
         from .._transport.dial import endpoint_for, websocket_url_for
@@ -227,19 +223,12 @@ class ChatOpenAIWebSocket(ChatOpenAI):
         given = {**kwargs, "stream": True} if stream else dict(kwargs)
         settings = super()._get_request_payload([], stop=stop, **given)
         route = self._current_route()
-        if settings.get("extra_headers") and route.transport != "http":
-            warnings.warn(
-                "`extra_headers` of a single call cannot be sent over a socket, which has one set of headers. "
-                'Use `default_headers` on the model, or `transport="http"`.',
-                stacklevel=2,
-            )
-        if settings.get("previous_response_id") is not None and route.chain != "off":
-            warnings.warn(
-                "A `previous_response_id` of your own is sent as given, with all messages of the call as input. "
-                "Leave it out: the messages tell what can be continued.",
-                stacklevel=2,
-            )
-        return Turn(route, messages, settings, wants_events=stream)
+        turn = Turn(route, messages, settings, wants_events=stream)
+        over_socket = turn.kind == "websocket"
+        if over_socket:
+            check_arguments(settings)
+        warn_of_call(settings, over_socket=over_socket, chained=route.chain != "off", told=self._told)
+        return turn
 
     def _generate(
         self,
@@ -455,10 +444,4 @@ def with_websocket(model: ChatOpenAI, **fields: Any) -> ChatOpenAIWebSocket:
             f"with_websocket takes a ChatOpenAI, not {type(model).__name__}. Call it before bind_tools and the like; "
             "for Azure use ChatOpenAI with base_url='https://NAME.openai.azure.com/openai/v1'."
         )
-    known = ChatOpenAIWebSocket.model_fields
-    settings = {
-        name: getattr(model, name)
-        for name in model.model_fields_set
-        if name in known and name not in _CLIENT_FIELDS
-    }
-    return ChatOpenAIWebSocket(**{**settings, **fields})
+    return ChatOpenAIWebSocket(**carried_over(model, fields))

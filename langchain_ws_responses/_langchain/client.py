@@ -21,6 +21,12 @@ TURN = "_turn"
 _ENDED_WELL = frozenset({"response.completed", "response.incomplete"})
 
 
+def _refuse_hooks(name: str) -> None:
+    """Keeps `copy` and `pickle` from asking the object behind a stand-in that is not even made yet."""
+    if name.startswith("__"):
+        raise AttributeError(name)
+
+
 class _Over:
     """An object with some of its attributes replaced; it is made only when another one is asked for."""
 
@@ -29,6 +35,7 @@ class _Over:
         self.__dict__.update(replaced)
 
     def __getattr__(self, name: str) -> Any:
+        _refuse_hooks(name)
         return getattr(self.__dict__["_inner"](), name)
 
 
@@ -114,6 +121,7 @@ class _EventStream:
         self._turn = turn
         self._inner = inner
         self._events = self._iterate()
+        self._opened: Any = None
 
     def __enter__(self) -> _EventStream:
         return self
@@ -129,6 +137,13 @@ class _EventStream:
         """Ends the turn for this caller; the rest of the answer is swallowed."""
         self._events.close()
         self._turn.abandon()
+        if self._opened is not None:
+            self._opened.close()
+
+    def open_over_http(self) -> Any:
+        """Sends the request now and returns the headers, which are asked for before the events."""
+        self._opened = self._open()
+        return self._opened.response.headers
 
     def _iterate(self) -> Any:
         from .._transport.mailbox import SyncMailbox
@@ -146,7 +161,7 @@ class _EventStream:
         finally:
             turn.abandon()
 
-    def _over_http(self) -> Iterator[Any]:
+    def _open(self) -> Any:
         turn = self._turn
         while True:
             try:
@@ -155,8 +170,14 @@ class _EventStream:
                 if _after_status_error(turn, exc):
                     continue
                 raise
+            turn.sent_over_http(_size(stream.response.request))
+            return stream
+
+    def _over_http(self) -> Iterator[Any]:
+        turn = self._turn
+        while True:
+            stream, self._opened = self._opened or self._open(), None
             with stream:
-                turn.sent_over_http(_size(stream.response.request))
                 for event in stream:
                     if not _passes(turn, event):
                         break
@@ -172,6 +193,7 @@ class _AsyncEventStream:
         self._turn = turn
         self._inner = inner
         self._events = self._iterate()
+        self._opened: Any = None
 
     async def __aenter__(self) -> _AsyncEventStream:
         return self
@@ -187,6 +209,13 @@ class _AsyncEventStream:
         """Ends the turn for this caller; the rest of the answer is swallowed."""
         await self._events.aclose()
         self._turn.abandon()
+        if self._opened is not None:
+            await self._opened.close()
+
+    async def open_over_http(self) -> Any:
+        """Sends the request now and returns the headers, which are asked for before the events."""
+        self._opened = await self._open()
+        return self._opened.response.headers
 
     async def _iterate(self) -> Any:
         from .._transport.mailbox import AsyncMailbox
@@ -205,7 +234,7 @@ class _AsyncEventStream:
         finally:
             turn.abandon()
 
-    async def _over_http(self) -> AsyncIterator[Any]:
+    async def _open(self) -> Any:
         turn = self._turn
         while True:
             try:
@@ -214,8 +243,14 @@ class _AsyncEventStream:
                 if _after_status_error(turn, exc):
                     continue
                 raise
+            turn.sent_over_http(_size(stream.response.request))
+            return stream
+
+    async def _over_http(self) -> AsyncIterator[Any]:
+        turn = self._turn
+        while True:
+            stream, self._opened = self._opened or await self._open(), None
             async with stream:
-                turn.sent_over_http(_size(stream.response.request))
                 async for event in stream:
                     if not _passes(turn, event):
                         break
@@ -235,6 +270,7 @@ class SyncClient:
         self.with_raw_response = _Over(lambda: inner.with_raw_response, responses=streams)
 
     def __getattr__(self, name: str) -> Any:
+        _refuse_hooks(name)
         return getattr(self.__dict__["_inner"], name)
 
     def _create(self, **kwargs: Any) -> Any:
@@ -254,7 +290,8 @@ class SyncClient:
         turn = kwargs.get(TURN)
         if turn is None:
             return self._inner.with_raw_response.responses.create(**kwargs)
-        return _RawResponse(_EventStream(turn, self._inner))
+        stream = _EventStream(turn, self._inner)
+        return _RawResponse(stream, stream.open_over_http() if turn.kind == "http" else None)
 
     def _raw(self, **kwargs: Any) -> Any:
         turn: Turn | None = kwargs.get(TURN)
@@ -304,6 +341,7 @@ class AsyncClient:
         self.with_raw_response = _Over(lambda: inner.with_raw_response, responses=streams)
 
     def __getattr__(self, name: str) -> Any:
+        _refuse_hooks(name)
         return getattr(self.__dict__["_inner"], name)
 
     async def _create(self, **kwargs: Any) -> Any:
@@ -327,7 +365,8 @@ class AsyncClient:
         turn = kwargs.get(TURN)
         if turn is None:
             return await self._inner.with_raw_response.responses.create(**kwargs)
-        return _RawResponse(_AsyncEventStream(turn, self._inner))
+        stream = _AsyncEventStream(turn, self._inner)
+        return _RawResponse(stream, await stream.open_over_http() if turn.kind == "http" else None)
 
     async def _raw(self, **kwargs: Any) -> Any:
         turn: Turn | None = kwargs.get(TURN)

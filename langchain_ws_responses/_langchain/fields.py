@@ -1,0 +1,125 @@
+"""What users write into the model's fields and calls: taken apart, cleaned and carried over."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import warnings
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+from openai.resources.responses import Responses
+from pydantic import SecretStr
+
+__all__ = ["accepted", "carried_over", "check_arguments", "warn_of_call"]
+
+_SOCKET_SCHEMES = {"ws://": "http://", "wss://": "https://"}
+# What ChatOpenAI makes anew for every model.
+_MADE = frozenset({"client", "async_client", "root_client", "root_async_client"})
+_MADE_FOR_PROXY = frozenset({"http_client", "http_async_client"})
+_KEY_NAMES = ("api_key", "openai_api_key")
+_BASE_NAMES = ("base_url", "openai_api_base")
+
+
+def accepted(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Cleans the arguments of a model before pydantic sees them.
+
+    A `ws(s)` base URL is taken apart: the socket dials it, HTTP uses the matching `http(s)` URL. Blanks and line
+    breaks around the API key are taken off: HTTP libraries quote a key that has them in their errors.
+
+    Args:
+        values: The arguments; not changed.
+    """
+    given = dict(values)
+    name = next((name for name in _BASE_NAMES if given.get(name)), "base_url")
+    base = given.get(name) or os.environ.get("OPENAI_API_BASE") or os.environ.get("OPENAI_BASE_URL")
+    for scheme, plain in _SOCKET_SCHEMES.items():
+        if isinstance(base, str) and base.lower().startswith(scheme):
+            address = base[len(scheme) :]
+            path, mark, query = address.partition("?")
+            given[name] = plain + address
+            if given.get("websocket_url") is None:
+                given["websocket_url"] = scheme + path.rstrip("/") + "/responses" + mark + query
+    name = next((name for name in _KEY_NAMES if given.get(name) is not None), "api_key")
+    key = given.get(name)
+    if key is None:
+        key = os.environ.get("OPENAI_API_KEY")
+    text = key.get_secret_value() if isinstance(key, SecretStr) else key
+    if isinstance(text, str) and text != text.strip():
+        given[name] = SecretStr(text.strip())
+    return given
+
+
+def carried_over(model: Any, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Collects the settings of one model for another.
+
+    Args:
+        model: A `ChatOpenAI`.
+        fields: Further settings, by name or alias; they win.
+    """
+    aliases = {info.alias: name for name, info in type(model).model_fields.items() if info.alias}
+    named = {aliases.get(name, name): value for name, value in fields.items()}
+    left_out = set(_MADE)
+    if model.openai_proxy:
+        left_out |= _MADE_FOR_PROXY
+    if "openai_api_base" in named:
+        # It may have been derived from the base URL that is replaced.
+        left_out.add("websocket_url")
+    settings = {
+        name: getattr(model, name)
+        for name in model.model_fields_set
+        if name in type(model).model_fields and name not in left_out
+    }
+    return {**settings, **named}
+
+
+@lru_cache(maxsize=1)
+def _known_arguments() -> frozenset[str]:
+    return frozenset(inspect.signature(Responses.create).parameters) | {"text_format"}
+
+
+def check_arguments(settings: Mapping[str, Any]) -> None:
+    """Refuses what the openai client would refuse to send over HTTP.
+
+    Raises:
+        TypeError: An argument that `responses.create` does not have.
+    """
+    unknown = settings.keys() - _known_arguments()
+    if unknown:
+        raise TypeError(
+            f"Responses.create() got an unexpected keyword argument {min(unknown)!r}. "
+            "Put what the installed openai package does not know into `extra_body`."
+        )
+
+
+_PER_CALL = {
+    "extra_headers": (
+        "`extra_headers` of a single call cannot be sent over a socket, which has one set of headers. "
+        'Use `default_headers` on the model, or `transport="http"`.'
+    ),
+    "extra_query": (
+        "`extra_query` of a single call cannot be sent over a socket, which has one URL. "
+        'Use `default_query` on the model, or `transport="http"`.'
+    ),
+    "previous_response_id": (
+        "A `previous_response_id` of your own is sent as given, with all messages of the call as input. "
+        "Leave it out: the messages tell what can be continued."
+    ),
+}
+
+
+def warn_of_call(settings: Mapping[str, Any], *, over_socket: bool, chained: bool, told: set[str]) -> None:
+    """Warns of settings of a call that do not do what they say, once for each model.
+
+    Args:
+        settings: The request.
+        over_socket: Whether it goes over a socket.
+        chained: Whether the model continues responses by itself.
+        told: What was warned of already; grows.
+    """
+    for name, text in _PER_CALL.items():
+        applies = chained if name == "previous_response_id" else over_socket
+        if applies and settings.get(name) and name not in told:
+            told.add(name)
+            warnings.warn(text, stacklevel=4)
