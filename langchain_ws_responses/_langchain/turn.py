@@ -18,6 +18,7 @@ from .._protocol.events import EventKind, Frame, FrameError
 from .._protocol.recovery import Action, Progress, decide
 from .._types import Failure, FailureKind, Phase, Reason, Replay, SendMode
 from ..errors import ConfigurationError, WebSocketResponsesError, error_from
+from .index import INDEX, with_known_links
 from .links import LINK_KEY, TRANSPORT_KEY
 from .meaning import meaning_of_output
 from .messages import history_of, instructions_of, items_of
@@ -89,6 +90,7 @@ class Turn:
             include = list(settings.get("include") or ())
             if _REASONING not in include:
                 settings["include"] = [*include, _REASONING]
+        self._origin = INDEX.here()
         self.plan = self._first_plan()
         if self.uses_socket():
             self.kind = "websocket"
@@ -116,13 +118,16 @@ class Turn:
             return Plan(SendMode.FULL, Reason.CHAIN_OFF, instructions=self._instructs())
         if not self.route.continues:
             return Plan(SendMode.FULL, Reason.IGNORED, instructions=self._instructs())
-        return plan(
-            self.route.with_primed(self.history, self.model),
-            key=self.route.key(self.model),
-            model=self.model,
-            system_mode=self._system_mode,
-            alive=self.route.alive,
-        )
+        history, key = self.route.with_primed(self.history, self.model), self.route.key(self.model)
+        given: dict[str, Any] = {"key": key, "model": self.model, "alive": self.route.alive}
+        planned = plan(history, system_mode=self._system_mode, **given)
+        if self._origin is not None:
+            # A state that keeps only text has no links; a `ChainSaver` remembers them.
+            after = planned.start - 1
+            known = with_known_links(history, self._origin, key, self.route.alive, after=after)
+            if known is not None:
+                return plan(known, system_mode=self._system_mode, **given)
+        return planned
 
     def _instructs(self) -> bool:
         return self._system_mode == "instructions" and self.history.text_head
@@ -440,6 +445,8 @@ class Turn:
         if not self.warm_up:
             self.link = link
             self.asks = any(_kind_of(item) in _CALLS for item in output)
+            if self._origin is not None:
+                INDEX.note(self._origin, link, self.route, on_socket=self.kind == "websocket")
         elif not output and self.route.keeps_warm_up:
             # A server that generated all the same remembers something else than the messages.
             self.route.prime(len(self.messages), link)

@@ -1,0 +1,396 @@
+"""Which response belongs to which conversation, for states that keep no link of their own.
+
+A graph whose state holds only text hands the model assistant messages that it made anew. Their fingerprint still
+proves which response they came from, if somebody remembers it by fingerprint. That is this index: one per process,
+scoped by thread, filled by turns and by the checkpoints that a `ChainSaver` saves and loads.
+
+Nothing here is believed: a link that is found goes through the same verification as one on a message. So an entry
+that is stale, evicted or forged costs a full send at worst.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import weakref
+from collections import OrderedDict, deque
+from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from .._protocol.chain import ChainKey, History
+from .origin import THREAD_KEY, Commit, Entry, Link, Origin, is_below, is_given_up, tasks_of
+
+if TYPE_CHECKING:
+    from .route import Route
+
+__all__ = ["INDEX", "ChainIndex", "with_known_links"]
+
+# How many assistant messages without a link are hashed in search of one. Each costs a hash over all before it.
+_MAX_SEARCHED = 64
+
+
+@dataclass(eq=False)
+class _Thread:
+    links: OrderedDict[str, Link] = field(default_factory=OrderedDict)
+    pending: list[Entry] = field(default_factory=list)
+    orphans: deque[Link] = field(default_factory=lambda: deque(maxlen=64))
+    commits: OrderedDict[tuple[str, str], Commit] = field(default_factory=OrderedDict)
+    manager: Callable[[], Any] | None = None
+    endpoint: Any = None
+
+    @property
+    def size(self) -> int:
+        return len(self.links) + len(self.pending) + len(self.orphans) + len(self.commits)
+
+
+class ChainIndex:
+    """Links by thread and fingerprint, and the answers that wait for a checkpoint. Safe from any thread.
+
+    Args:
+        max_threads: Threads remembered; the one unused for longest is forgotten first.
+        max_links: Links, and as many waiting answers, per thread; the oldest are forgotten first.
+        max_commits: Checkpoints per thread whose chains are remembered.
+        max_total: All of these together.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_threads: int = 4096,
+        max_links: int = 256,
+        max_commits: int = 64,
+        max_total: int = 65_536,
+    ) -> None:
+        self.max_threads = max_threads
+        self.max_links = max_links
+        self.max_commits = max_commits
+        self.max_total = max_total
+        self.active = False
+        self.clear()
+
+    def clear(self) -> None:
+        """Forgets everything; whether it is in use stays as it was."""
+        # A new lock as well: after a fork the old one may be held by a thread that is not there.
+        self._lock = threading.Lock()
+        self._threads: OrderedDict[str, _Thread] = OrderedDict()
+        self._routes: weakref.WeakSet[Route] = weakref.WeakSet()
+        self._total = 0
+
+    def __repr__(self) -> str:
+        state = "" if self.active else "unused | "
+        return f"<ChainIndex [{state}{len(self._threads)}/{self.max_threads} threads, {self._total} entries]>"
+
+    # -- for turns ----------------------------------------
+
+    def here(self) -> Origin | None:
+        """Returns where in a graph the caller stands; None outside, and while no `ChainSaver` exists."""
+        runtime = sys.modules.get("langgraph.runtime") if self.active else None
+        if runtime is None:
+            return None
+        try:
+            info = runtime.get_runtime().execution_info
+            if info.thread_id is None:
+                return None
+            return Origin(
+                str(info.thread_id),
+                str(info.checkpoint_ns),
+                str(info.checkpoint_id),
+                str(info.task_id),
+                int(getattr(info, "node_attempt", 1)),
+            )
+        except (AttributeError, KeyError, RuntimeError):
+            # Not inside a graph, or a langgraph without this information.
+            return None
+
+    def note(self, origin: Origin, link: Mapping[str, Any], route: Route, *, on_socket: bool) -> None:
+        """Notes the answer of a turn, until a checkpoint commits it.
+
+        Args:
+            origin: Where the turn ran.
+            link: The link of its answer.
+            route: Where it went.
+            on_socket: Whether it went over a socket, so that one is worth opening for this thread.
+        """
+        own = {**link, THREAD_KEY: origin.thread_id}
+        with self._lock:
+            thread, size = self._open(origin.thread_id)
+            before = [entry for entry in thread.pending if is_given_up(entry.origin, origin)]
+            if before:
+                thread.orphans.extend(entry.link for entry in before)
+                thread.pending = [entry for entry in thread.pending if entry not in before]
+            # A message may have brought the same link here already.
+            thread.pending = [entry for entry in thread.pending if entry.link["id"] != own["id"]]
+            thread.pending.append(Entry(origin, own))
+            del thread.pending[: -self.max_links]
+            if on_socket and route.manager is not None:
+                thread.manager, thread.endpoint = weakref.ref(route.manager), route.endpoint
+            self._routes.add(route)
+            self._close(thread, size)
+
+    def lookup(self, thread_id: str, fp: str) -> Link | None:
+        """Finds the link with a fingerprint: an answer of the run at hand first, then a committed one."""
+        with self._lock:
+            thread = self._threads.get(thread_id)
+            if thread is None:
+                return None
+            for entry in reversed(thread.pending):
+                if entry.link["fp"] == fp:
+                    return entry.link
+            link = thread.links.get(fp)
+            if link is not None:
+                thread.links.move_to_end(fp)
+            return link
+
+    # -- for savers ----------------------------------------
+
+    def knows(self, thread_id: str) -> bool:
+        """Whether there is anything about a thread."""
+        return thread_id in self._threads
+
+    def written(self, origin: Origin, links: Iterable[Link]) -> None:
+        """Notes links that came in on the messages which a task wrote.
+
+        Args:
+            origin: The task.
+            links: Those already noted by their turns, or committed, change nothing.
+        """
+        with self._lock:
+            thread, size = self._open(origin.thread_id)
+            known = self._ids(thread)
+            for link in links:
+                if link["id"] not in known:
+                    thread.pending.append(Entry(origin, link))
+            del thread.pending[: -self.max_links]
+            self._close(thread, size)
+
+    def known_ids(self, thread_id: str) -> set[str]:
+        """Ids of all responses that a thread is known to have."""
+        with self._lock:
+            thread = self._threads.get(thread_id)
+            return set() if thread is None else self._ids(thread)
+
+    def chain(self, thread_id: str, ns: str, checkpoint_id: str) -> Commit | None:
+        """Returns what a checkpoint said, if it was saved or loaded here."""
+        thread = self._threads.get(thread_id)
+        return None if thread is None else thread.commits.get((ns, checkpoint_id))
+
+    def uncommitted(self, thread_id: str, ns: str, parent: str, checkpoint_id: str) -> list[Entry]:
+        """Returns the answers that a new checkpoint commits, oldest first.
+
+        These are the ones asked for by steps that began at its parent or later, and before the new one existed:
+        checkpoint ids are ordered in time, also between a graph and its inner graphs. The next step may be well on
+        its way when a checkpoint is saved, and its answers must not slip in.
+        """
+        thread = self._threads.get(thread_id)
+        if thread is None or not thread.pending:
+            return []
+        with self._lock:
+            return [
+                entry
+                for entry in thread.pending
+                if parent <= entry.origin.checkpoint_id < checkpoint_id
+                and is_below(ns, entry.origin.checkpoint_ns)
+            ]
+
+    def committed(
+        self, thread_id: str, ns: str, checkpoint_id: str, commit: Commit, entries: Collection[Entry]
+    ) -> None:
+        """Notes that a checkpoint was saved.
+
+        Args:
+            thread_id: Its thread.
+            ns: Its namespace.
+            checkpoint_id: Its id.
+            commit: What it says.
+            entries: What `uncommitted` gave.
+        """
+        done = {entry.link["id"] for entry in entries}
+        with self._lock:
+            thread, size = self._open(thread_id)
+            for entry in entries:
+                self._add(thread, entry.link)
+            for link in commit.chain.values():
+                self._add(thread, link, newest=False)
+            if not ns:
+                thread.pending = [entry for entry in thread.pending if entry.link["id"] not in done]
+            elif done:
+                # The graphs around it have yet to commit them.
+                thread.pending = [
+                    replace(entry, saved=True) if entry.link["id"] in done else entry
+                    for entry in thread.pending
+                ]
+            self._remember(thread, ns, checkpoint_id, commit)
+            self._close(thread, size)
+
+    def load(
+        self,
+        thread_id: str,
+        ns: str,
+        checkpoint_id: str,
+        commit: Commit,
+        links: Iterable[Link],
+        *,
+        newest: bool,
+    ) -> None:
+        """Takes in what a loaded checkpoint holds.
+
+        Args:
+            thread_id: Its thread.
+            ns: Its namespace.
+            checkpoint_id: Its id.
+            commit: What it says.
+            links: Further links, from its messages.
+            newest: Whether the run goes on from this one: then its links win over others with the same
+                fingerprint, so that an old checkpoint is not continued from a younger response. Otherwise it is one
+                of a listing, from new to old, and must not push out what is newer.
+        """
+        with self._lock:
+            thread, size = self._open(thread_id)
+            for link in links:
+                self._add(thread, link, newest=newest, replaces=False)
+            for link in commit.chain.values():
+                self._add(thread, link, newest=newest)
+            if newest or (ns, checkpoint_id) in thread.commits or len(thread.commits) < self.max_commits:
+                self._remember(thread, ns, checkpoint_id, commit)
+            self._close(thread, size)
+
+    def discard(self, thread_id: str, ns: str, done: AbstractSet[str]) -> None:
+        """Drops waiting answers when a thread is loaded: no checkpoint will commit them any more.
+
+        Args:
+            thread_id: The thread.
+            ns: The graph that is loaded.
+            done: Tasks whose writes were saved: they are not run again, so their answers go on waiting.
+        """
+        thread = self._threads.get(thread_id)
+        if thread is None or not thread.pending:
+            return
+        with self._lock:
+            size = thread.size
+            kept: list[Entry] = []
+            for entry in thread.pending:
+                ours = is_below(ns, entry.origin.checkpoint_ns) and not (ns and entry.saved)
+                if ours and done.isdisjoint(tasks_of(entry.origin)):
+                    thread.orphans.append(entry.link)
+                else:
+                    kept.append(entry)
+            thread.pending = kept
+            self._total += thread.size - size
+
+    def forget(self, thread_id: str) -> list[Link]:
+        """Forgets a thread.
+
+        Returns:
+            The links of its own answers that no checkpoint has.
+        """
+        with self._lock:
+            thread = self._threads.pop(thread_id, None)
+            if thread is None:
+                return []
+            self._total -= thread.size
+            waiting = [entry.link for entry in thread.pending]
+            return [link for link in (*thread.orphans, *waiting) if link.get(THREAD_KEY) == thread_id]
+
+    def place(self, thread_id: str) -> tuple[Any, Any] | None:
+        """Returns manager and endpoint of the thread's newest turn over a socket."""
+        thread = self._threads.get(thread_id)
+        if thread is None or thread.manager is None:
+            return None
+        manager = thread.manager()
+        return None if manager is None else (manager, thread.endpoint)
+
+    def routes(self) -> list[Route]:
+        """Returns the routes of the models whose turns were noted and that still exist."""
+        with self._lock:
+            return list(self._routes)
+
+    # -- under the lock ----------------------------------------
+
+    def _open(self, thread_id: str) -> tuple[_Thread, int]:
+        thread = self._threads.get(thread_id)
+        if thread is None:
+            thread = self._threads[thread_id] = _Thread()
+        else:
+            self._threads.move_to_end(thread_id)
+        return thread, thread.size
+
+    def _close(self, thread: _Thread, size: int) -> None:
+        self._total += thread.size - size
+        while len(self._threads) > self.max_threads or (
+            self._total > self.max_total and len(self._threads) > 1
+        ):
+            self._total -= self._threads.popitem(last=False)[1].size
+
+    def _ids(self, thread: _Thread) -> set[str]:
+        ids = {link["id"] for link in thread.links.values()}
+        ids.update(entry.link["id"] for entry in thread.pending)
+        return ids
+
+    def _add(self, thread: _Thread, link: Link, *, newest: bool = True, replaces: bool | None = None) -> None:
+        links, fp = thread.links, link["fp"]
+        known = fp in links
+        if known and not (newest if replaces is None else replaces):
+            return
+        if not known and not newest and len(links) >= self.max_links:
+            return
+        links[fp] = link
+        links.move_to_end(fp, last=newest)
+        while len(links) > self.max_links:
+            links.popitem(last=False)
+
+    def _remember(self, thread: _Thread, ns: str, checkpoint_id: str, commit: Commit) -> None:
+        thread.commits[ns, checkpoint_id] = commit
+        thread.commits.move_to_end((ns, checkpoint_id))
+        while len(thread.commits) > self.max_commits:
+            thread.commits.popitem(last=False)
+
+
+def with_known_links(
+    history: History,
+    origin: Origin,
+    key: ChainKey,
+    alive: Callable[[str, bool], bool],
+    *,
+    after: int = -1,
+    index: ChainIndex | None = None,
+) -> History | None:
+    """Gives assistant messages without a link the link that the index has for them.
+
+    Args:
+        history: What the plan is made from.
+        origin: Where the turn runs.
+        key: Makes fingerprints.
+        alive: Whether a response, given its id and whether it was stored, can still be continued.
+        after: Only messages after this position are of use.
+        index: The process's own if not given.
+
+    Returns:
+        A copy of `history` with the links that were found, or None if there are none. Newest first, and only as far
+        as the first that can be continued: the plan looks no further.
+    """
+    index = INDEX if index is None else index
+    if not index.knows(origin.thread_id):
+        return None
+    found: list[tuple[int, Any]] = list(history.links)
+    last, searched, changed = len(history.digests) - 1, 0, False
+    for number, (position, link) in enumerate(found):
+        if position <= after or searched >= _MAX_SEARCHED:
+            break
+        if link is not None:
+            continue
+        searched += 1
+        known = index.lookup(origin.thread_id, key.fingerprint(history.digests[history.head : position + 1]))
+        if known is not None:
+            found[number], changed = (position, known), True
+            if position < last and alive(known["id"], known["store"]):
+                break
+    return replace(history, links=found) if changed else None
+
+
+INDEX = ChainIndex()
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=INDEX.clear)
