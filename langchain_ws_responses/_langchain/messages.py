@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from langchain_core.messages import (
@@ -329,21 +329,19 @@ def _function_call(name: Any, arguments: Any, call_id: Any) -> dict[str, Any]:
 # --- Memory ---------------------------------------------------------------------------------------------
 
 
-def _nothing() -> None:
-    return None
-
-
 class _Entry:
     """What is known of one message object, and how it looked when that was found out."""
 
     __slots__ = ("answer", "digest", "items", "provider", "ref", "response_id", "snapshot", "stateless")
+
+    ref: weakref.ref[BaseMessage]
+    """Set when the entry is entered in the table."""
 
     def __init__(self, message: BaseMessage) -> None:
         self.answer = isinstance(message, AIMessage)
         self.digest: bytes | None = None
         self.items: list[dict[str, Any]] | None = None
         self.stateless: list[dict[str, Any]] | None = None
-        self.ref: Callable[[], BaseMessage | None] = _nothing
         self.snapshot: dict[str, Any] = {}
         # All that conversion reads of `response_metadata`, which is not in the snapshot because it grows.
         self.response_id = message.response_metadata.get("id")

@@ -338,7 +338,9 @@ def test_hand_written_calls_count_and_removed_ones_do_not() -> None:
 def test_plain_text_means_the_same_as_text_blocks() -> None:
     expected = meaning_of_output([MESSAGE])
     assert meaning_of_message(AIMessage("It is sunny.")) == expected
-    assert meaning_of_message(AIMessage(["It is ", {"type": "output_text", "text": "sunny."}])) == expected
+    assert not made_by_provider(AIMessage("It is sunny."))
+    blocks = ["It is ", {"type": "text", "text": None}, {"type": "output_text", "text": "sunny."}]
+    assert meaning_of_message(AIMessage(blocks)) == expected
 
 
 def test_reading_changes_nothing() -> None:
