@@ -1,0 +1,214 @@
+"""The command line: `python -m langchain_ws_responses COMMAND`.
+
+A command is a module with `configure(parser)` and `run(args, console)`. It is imported to build the parser, so it
+imports what is heavy only when it runs. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import import_module
+from typing import Any, Protocol, TextIO, cast
+
+from ._version import __version__
+
+__all__ = ["CommandError", "Console", "UsageError", "main"]
+
+_PROGRAM = "python -m langchain_ws_responses"
+# Name, one line of help, and where the command lives.
+_COMMANDS: Mapping[str, tuple[str, str]] = {
+    "demo": ("compare an agent over HTTP with the same agent over one socket", "._demo.command"),
+}
+
+
+class UsageError(Exception):
+    """The command was called in a way that cannot work; exit code 2. The message says what to do."""
+
+
+class CommandError(Exception):
+    """The command failed; exit code 1. The message says what to do."""
+
+
+class _OutputClosed(Exception):
+    """Nobody reads the output any more, as after `| head`."""
+
+
+class Command(Protocol):
+    """What a command's module offers."""
+
+    def configure(self, parser: argparse.ArgumentParser) -> None:
+        """Adds the command's own arguments."""
+        ...
+
+    def run(self, args: argparse.Namespace, console: Console) -> int:
+        """Does the work and returns the exit code."""
+        ...
+
+
+class Console:
+    """Results on `out`, everything else on `err`.
+
+    Args:
+        color: `False` never colours; otherwise terminals get colours unless `NO_COLOR` is set.
+        out: Where results go.
+        err: Where progress and errors go.
+    """
+
+    def __init__(self, *, color: bool = True, out: TextIO | None = None, err: TextIO | None = None) -> None:
+        self._out = sys.stdout if out is None else out
+        self._err = sys.stderr if err is None else err
+        allowed = color and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+        self._color = allowed and self._out.isatty()
+        # Moving the cursor back is no colour, but a dumb terminal cannot do it either.
+        self.live = self._err.isatty() and os.environ.get("TERM") != "dumb"
+        self._status = ""
+
+    def write(self, text: str) -> None:
+        """Writes a line of the result."""
+        self.clear()
+        self._print(self._out, text)
+
+    def write_json(self, value: Any) -> None:
+        """Writes the result as JSON. ASCII only: it must pass through any terminal and pipe."""
+        self.write(json.dumps(value, indent=2))
+
+    def note(self, text: str) -> None:
+        """Writes a line of progress."""
+        self.clear()
+        self._print(self._err, text)
+
+    def status(self, text: str) -> None:
+        """Shows how far the work is: on a terminal in place of the last status, else as a line."""
+        if not self.live:
+            self._print(self._err, text)
+            return
+        text = text[:79]
+        padding = " " * (len(self._status) - len(text))
+        self._status = text
+        self._print(self._err, f"\r{text}{padding}", end="")
+
+    def clear(self) -> None:
+        """Takes the status away."""
+        if self._status:
+            blank, self._status = " " * len(self._status), ""
+            self._print(self._err, f"\r{blank}\r", end="")
+
+    def bold(self, text: str) -> str:
+        """Emphasises text where colours are on."""
+        return f"\x1b[1m{text}\x1b[0m" if self._color else text
+
+    def error(self, text: str) -> None:
+        """Writes an error."""
+        self.note(f"error: {text}")
+
+    @staticmethod
+    def _print(stream: TextIO, text: str, end: str = "\n") -> None:
+        try:
+            stream.write(text + end)
+            stream.flush()
+        except BrokenPipeError:
+            raise _OutputClosed from None
+
+
+def _parser() -> argparse.ArgumentParser:
+    common = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    group = common.add_argument_group("output")
+    group.add_argument("--json", action="store_true", help="print one JSON object; progress goes to stderr")
+    group.add_argument("--no-color", action="store_true", help="no colours (NO_COLOR does the same)")
+    group.add_argument("--debug", action="store_true", help="show where an error came from")
+    parser = argparse.ArgumentParser(
+        prog=_PROGRAM,
+        description="The WebSocket mode of the OpenAI Responses API for LangChain and LangGraph.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"langchain-ws-responses {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, (summary, _) in _COMMANDS.items():
+        command = commands.add_parser(
+            name,
+            help=summary,
+            description=f"{summary[0].upper()}{summary[1:]}.",
+            parents=[common],
+            allow_abbrev=False,
+        )
+        _command(name).configure(command)
+    return parser
+
+
+def _command(name: str) -> Command:
+    return cast("Command", import_module(_COMMANDS[name][1], __package__))
+
+
+@contextlib.contextmanager
+def _orderly_termination() -> Iterator[None]:
+    """Turns SIGTERM into an exception, so that temporary files are removed then too."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(_signum: int, _frame: object) -> None:
+        raise SystemExit(128 + signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _forgiving(*streams: TextIO) -> None:
+    """Lets names that the terminal's encoding lacks be printed in escaped form."""
+    for stream in streams:
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="backslashreplace")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line.
+
+    Args:
+        argv: Arguments without the program's name; those of the process if not given.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        SystemExit: From argparse: after `--help` and `--version`, or with 2 after wrong arguments.
+    """
+    _forgiving(sys.stdout, sys.stderr)
+    args = _parser().parse_args(argv)
+    console = Console(color=not args.no_color)
+    try:
+        with _orderly_termination():
+            return _command(args.command).run(args, console)
+    except _OutputClosed:
+        # The interpreter flushes at exit: give it something that can be flushed.
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        console.clear()
+        return 130
+    except UsageError as exc:
+        return _report(console, str(exc), 2, debug=args.debug)
+    except CommandError as exc:
+        return _report(console, str(exc), 1, debug=args.debug)
+    except Exception as exc:
+        text = f"{type(exc).__name__}: {exc} (--debug shows where)"
+        return _report(console, text, 1, debug=args.debug)
+
+
+def _report(console: Console, text: str, code: int, *, debug: bool) -> int:
+    if debug:
+        console.note(traceback.format_exc().rstrip())
+    console.error(text)
+    return code
