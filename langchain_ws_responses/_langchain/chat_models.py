@@ -204,6 +204,7 @@ class ChatOpenAIWebSocket(ChatOpenAI):
                 self.openai_organization or getattr(client, "organization", None),
                 getattr(client, "project", None),
             ),
+            client=self.root_client,
         )
 
     # -- turns ----------------------------------------

@@ -116,6 +116,7 @@ class Route:
         retry: Bounds of the waits between attempts.
         secret: Keys the links.
         scope: What a link must not leave, the model apart.
+        client: The openai client that stored responses are deleted with; None where the model has no sync one.
     """
 
     endpoint: Endpoint | None
@@ -130,6 +131,7 @@ class Route:
     retry: RetryPolicy
     secret: bytes = field(repr=False)
     scope: tuple[str | None, ...] = field(repr=False)
+    client: Any = field(default=None, repr=False)
     ignored: int = 0
     _primed: OrderedDict[str, tuple[int, dict[str, Any]]] = field(default_factory=OrderedDict, repr=False)
     _keys: dict[str, ChainKey] = field(default_factory=dict, repr=False)
