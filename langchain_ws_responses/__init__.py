@@ -12,6 +12,7 @@ from ._version import __version__
 
 if TYPE_CHECKING:
     from ._langchain.chat_models import ChatOpenAIWebSocket, with_websocket
+    from ._langchain.checkpoint import ChainSaver
     from ._langchain.links import response_link
     from ._langchain.middleware import WebSocketMiddleware
     from ._langchain.tools import DeltaToolNode
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
 # Nothing is imported before it is asked for: neither websockets nor langgraph, nor openai.
 _HOMES = {
     "._langchain.chat_models": ("ChatOpenAIWebSocket", "with_websocket"),
+    "._langchain.checkpoint": ("ChainSaver",),
     "._langchain.links": ("response_link",),
     "._langchain.middleware": ("WebSocketMiddleware",),
     "._langchain.tools": ("DeltaToolNode",),
@@ -89,6 +91,7 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "BufferOverflow",
+    "ChainSaver",
     "ChatOpenAIWebSocket",
     "ConfigurationError",
     "ConnectionClosed",

@@ -150,27 +150,29 @@ class ChainIndex:
         """Whether there is anything about a thread."""
         return thread_id in self._threads
 
-    def written(self, origin: Origin, links: Iterable[Link]) -> None:
-        """Notes links that came in on the messages which a task wrote.
+    def written(self, entries: Iterable[Entry]) -> None:
+        """Notes answers that came in on the messages which a task wrote.
 
         Args:
-            origin: The task.
-            links: Those already noted by their turns, or committed, change nothing.
+            entries: Those that `unknown` let through.
         """
         with self._lock:
-            thread, size = self._open(origin.thread_id)
-            known = self._ids(thread)
-            for link in links:
-                if link["id"] not in known:
-                    thread.pending.append(Entry(origin, link))
-            del thread.pending[: -self.max_links]
-            self._close(thread, size)
+            for entry in entries:
+                thread, size = self._open(entry.origin.thread_id)
+                thread.pending.append(entry)
+                del thread.pending[: -self.max_links]
+                self._close(thread, size)
 
-    def known_ids(self, thread_id: str) -> set[str]:
-        """Ids of all responses that a thread is known to have."""
+    def unknown(self, thread_id: str, links: Iterable[Link]) -> list[Link]:
+        """Picks the links that the thread does not have yet."""
         with self._lock:
             thread = self._threads.get(thread_id)
-            return set() if thread is None else self._ids(thread)
+            if thread is None:
+                return list(links)
+            waiting = {entry.link["fp"] for entry in thread.pending}
+            return [
+                link for link in links if link.get("fp") not in thread.links and link.get("fp") not in waiting
+            ]
 
     def chain(self, thread_id: str, ns: str, checkpoint_id: str) -> Commit | None:
         """Returns what a checkpoint said, if it was saved or loaded here."""
@@ -211,9 +213,9 @@ class ChainIndex:
         with self._lock:
             thread, size = self._open(thread_id)
             for entry in entries:
-                self._add(thread, entry.link)
+                self._add(thread, entry.link, newest=True, replaces=True)
             for link in commit.chain.values():
-                self._add(thread, link, newest=False)
+                self._add(thread, link, newest=False, replaces=False)
             if not ns:
                 thread.pending = [entry for entry in thread.pending if entry.link["id"] not in done]
             elif done:
@@ -231,9 +233,10 @@ class ChainIndex:
         ns: str,
         checkpoint_id: str,
         commit: Commit,
-        links: Iterable[Link],
+        links: Iterable[Link] = (),
         *,
-        newest: bool,
+        replaces: bool = False,
+        listed: bool = False,
     ) -> None:
         """Takes in what a loaded checkpoint holds.
 
@@ -242,18 +245,18 @@ class ChainIndex:
             ns: Its namespace.
             checkpoint_id: Its id.
             commit: What it says.
-            links: Further links, from its messages.
-            newest: Whether the run goes on from this one: then its links win over others with the same
-                fingerprint, so that an old checkpoint is not continued from a younger response. Otherwise it is one
-                of a listing, from new to old, and must not push out what is newer.
+            links: Further links, from its messages; these never win over what is known.
+            replaces: Whether a run goes on from it: then what it says wins over other links with the same
+                fingerprint, so that an old checkpoint is not continued from a younger response.
+            listed: Whether it is one of a listing, which goes from new to old: it must not push out what is newer.
         """
         with self._lock:
             thread, size = self._open(thread_id)
             for link in links:
-                self._add(thread, link, newest=newest, replaces=False)
+                self._add(thread, link, newest=not listed, replaces=False)
             for link in commit.chain.values():
-                self._add(thread, link, newest=newest)
-            if newest or (ns, checkpoint_id) in thread.commits or len(thread.commits) < self.max_commits:
+                self._add(thread, link, newest=not listed, replaces=replaces)
+            if not listed or (ns, checkpoint_id) in thread.commits or len(thread.commits) < self.max_commits:
                 self._remember(thread, ns, checkpoint_id, commit)
             self._close(thread, size)
 
@@ -324,17 +327,12 @@ class ChainIndex:
         ):
             self._total -= self._threads.popitem(last=False)[1].size
 
-    def _ids(self, thread: _Thread) -> set[str]:
-        ids = {link["id"] for link in thread.links.values()}
-        ids.update(entry.link["id"] for entry in thread.pending)
-        return ids
-
-    def _add(self, thread: _Thread, link: Link, *, newest: bool = True, replaces: bool | None = None) -> None:
+    def _add(self, thread: _Thread, link: Link, *, newest: bool, replaces: bool) -> None:
         links, fp = thread.links, link["fp"]
-        known = fp in links
-        if known and not (newest if replaces is None else replaces):
-            return
-        if not known and not newest and len(links) >= self.max_links:
+        if fp in links:
+            if not replaces:
+                return
+        elif not newest and len(links) >= self.max_links:
             return
         links[fp] = link
         links.move_to_end(fp, last=newest)

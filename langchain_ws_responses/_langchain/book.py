@@ -1,0 +1,291 @@
+"""What a `ChainSaver` reads from and adds to the checkpoints that pass through it. No I/O but a handshake's start."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from langchain_core.messages import AIMessage
+
+from .index import INDEX
+from .links import LINK_KEY
+from .origin import THREAD_KEY, Commit, Entry, Link, Origin, label_of
+
+if TYPE_CHECKING:
+    from .._transport.manager import ConnectionManager
+    from .deletions import Deletions
+    from .route import Route
+
+__all__ = ["RESPONSE_ID_KEY", "ChainBook", "links_of"]
+
+logger = logging.getLogger("langchain_ws_responses")
+
+RESPONSE_ID_KEY = "openai_response_id"
+"""In a checkpoint's metadata: the newest response, flat, because filters of some savers match no nested values."""
+
+# LangGraph puts this into the config of a run, and not into that of `get_state` and its like.
+_RUN_KEY = "__pregel_runtime"
+# Older messages carry their links themselves.
+_MAX_SCANNED = 64
+_MAX_LABELS = 64
+_MAX_PER_LABEL = 32
+_MAX_TEXT = 512
+_FIELDS: dict[str, type] = {
+    "v": int,
+    "id": str,
+    "fp": str,
+    "sys": str,
+    "sig": str,
+    "model": str,
+    "store": bool,
+}
+_OPTIONAL = ("node", "conn")
+_NOTHING = Commit({}, "")
+# Writes that say how a task ended, not that it has done its work.
+_NO_RESULT = frozenset({"__error__", "__interrupt__", "__resume__", "__scheduled__", "__error_source_node__"})
+
+
+def links_of(metadata: Any) -> list[Link]:
+    """Returns the links in a checkpoint's metadata."""
+    return list(_commit_of(metadata).chain.values())
+
+
+class ChainBook:
+    """The bookkeeping of a `ChainSaver`, shared by its clones.
+
+    Args:
+        manager: Opens connections; by default the manager of the thread's newest turn.
+        route: Gives the route of the model that the saver was given, or None.
+        deletions: Where stored responses are deleted, if they are.
+    """
+
+    def __init__(
+        self,
+        *,
+        manager: ConnectionManager | None,
+        route: Callable[[], Route | None],
+        deletions: Deletions | None,
+    ) -> None:
+        self.manager = manager
+        self.route = route
+        self.deletions = deletions
+
+    # -- saving ----------------------------------------
+
+    def committing(
+        self, config: Any, checkpoint: Any, metadata: Any, new_versions: Any
+    ) -> tuple[Any, Callable[[], None]]:
+        """Looks at a checkpoint that is about to be saved.
+
+        Args:
+            config: As for `put`.
+            checkpoint: As for `put`.
+            metadata: As for `put`; not changed.
+            new_versions: As for `put`.
+
+        Returns:
+            The metadata to save, and what to call once it is saved.
+        """
+        configurable = config.get("configurable") or {}
+        thread_id, ns = str(configurable.get("thread_id")), configurable.get("checkpoint_ns") or ""
+        parent, checkpoint_id = configurable.get("checkpoint_id") or "", checkpoint["id"]
+        values = checkpoint.get("channel_values") or {}
+        brought = _brought(values[name] for name in new_versions or () if name in values)
+        if not brought and not INDEX.knows(thread_id):
+            return metadata, _nothing
+        base = INDEX.chain(thread_id, ns, parent) or _commit_of(metadata)
+        # A message may be read by the next step before its own step is saved, so turns' notes come last.
+        entries = [
+            *_entries(thread_id, ns, parent, "", INDEX.unknown(thread_id, brought)),
+            *INDEX.uncommitted(thread_id, ns, parent, checkpoint_id),
+        ]
+        commit = _merged(base, ns, entries)
+        if commit.chain:
+            metadata = {**metadata, LINK_KEY: dict(commit.chain), RESPONSE_ID_KEY: commit.newest}
+        return metadata, lambda: INDEX.committed(thread_id, ns, checkpoint_id, commit, entries)
+
+    def written(self, config: Any, writes: Any, task_id: str) -> None:
+        """Takes in the links on the messages that a task wrote, for the checkpoint that will follow.
+
+        A channel that saves only differences has no messages in its checkpoints: here they pass by.
+        """
+        brought = _brought(value for _, value in writes)
+        if brought:
+            configurable = config.get("configurable") or {}
+            thread_id = str(configurable.get("thread_id"))
+            ns, parent = configurable.get("checkpoint_ns") or "", configurable.get("checkpoint_id") or ""
+            INDEX.written(_entries(thread_id, ns, parent, task_id, INDEX.unknown(thread_id, brought)))
+
+    # -- loading ----------------------------------------
+
+    def loaded(self, config: Any, saved: Any) -> None:
+        """Takes in a checkpoint that was asked for; at the start of a run, makes ready for it."""
+        configurable = config.get("configurable") or {}
+        # LangGraph also asks, with an explicit None, whether a checkpoint that a run goes on from is the latest one.
+        runs = _RUN_KEY in configurable and not (
+            "checkpoint_id" in configurable
+            and configurable["checkpoint_id"] is None
+            and not configurable.get("checkpoint_ns")
+        )
+        if saved is not None:
+            self._take(saved, replaces=runs)
+        if not runs:
+            return
+        thread_id, ns = str(configurable.get("thread_id")), configurable.get("checkpoint_ns") or ""
+        pending = (saved.pending_writes if saved is not None else None) or ()
+        INDEX.discard(thread_id, ns, {str(write[0]) for write in pending if write[1] not in _NO_RESULT})
+        if saved is not None and not ns:
+            self._preconnect(thread_id)
+
+    def listed(self, saved: Any) -> None:
+        """Takes in a checkpoint of a listing."""
+        self._take(saved, listed=True)
+
+    def _take(self, saved: Any, *, replaces: bool = False, listed: bool = False) -> None:
+        configurable = saved.config.get("configurable") or {}
+        thread_id = str(configurable.get("thread_id"))
+        commit = _commit_of(saved.metadata)
+        brought = _brought((saved.checkpoint.get("channel_values") or {}).values())
+        links = [link for raw in INDEX.unknown(thread_id, brought) if (link := _clean(raw)) is not None]
+        if commit.chain or links:
+            INDEX.load(
+                thread_id,
+                configurable.get("checkpoint_ns") or "",
+                saved.checkpoint["id"],
+                commit,
+                links,
+                replaces=replaces,
+                listed=listed,
+            )
+
+    def _preconnect(self, thread_id: str) -> None:
+        """Starts the handshake that the first turn of a run would wait for; the run is none the wiser if it fails."""
+        try:
+            place = INDEX.place(thread_id)
+            route = self.route() if place is None else None
+            if place is None and route is not None and route.manager is not None:
+                place = (route.manager, route.endpoint)
+            if place is None or place[1] is None:
+                return
+            manager, endpoint = self.manager or place[0], place[1]
+            if not manager.closed and not manager.is_open(endpoint) and manager.may_dial(endpoint):
+                manager.preconnect(endpoint)
+        except Exception:
+            logger.debug("no connection could be made ready", exc_info=True)
+
+    # -- deleting ----------------------------------------
+
+    def collected(self, thread_id: str, links: Iterable[Link], error: Exception | None = None) -> list[Link]:
+        """Picks what to delete at the provider, from what the thread's checkpoints say."""
+        from .deletions import deletable
+
+        if error is not None and self.deletions is not None:
+            self.deletions.fail(thread_id, "", f"its checkpoints cannot be listed: {type(error).__name__}")
+        return deletable(links, thread_id)
+
+    def forget(self, thread_id: str, doomed: list[Link]) -> None:
+        """Forgets a thread that was deleted, and has its stored responses deleted."""
+        thread_id = str(thread_id)
+        orphans = INDEX.forget(thread_id)
+        if self.deletions is not None:
+            self.deletions.submit(thread_id, self.collected(thread_id, [*doomed, *orphans]))
+
+
+def _nothing() -> None:
+    return None
+
+
+def _brought(values: Iterable[Any]) -> list[Link]:
+    """The links on assistant messages in channel values or writes, oldest first within each, as they came."""
+    links: list[Link] = []
+    for value in values:
+        if isinstance(value, list | tuple):
+            found = list(_newest_first(value))
+            links += reversed(found)
+        elif isinstance(value, AIMessage):
+            links += _newest_first((value,))
+    return links
+
+
+def _newest_first(messages: Any) -> Iterator[Link]:
+    count = 0
+    for message in reversed(messages):
+        if isinstance(message, AIMessage):
+            link = message.response_metadata.get(LINK_KEY)
+            if type(link) is dict and isinstance(link.get("fp"), str):
+                yield link
+                count += 1
+                if count == _MAX_SCANNED:
+                    return
+
+
+def _entries(thread_id: str, ns: str, parent: str, task_id: str, links: Iterable[Link]) -> list[Entry]:
+    """Makes entries of links that messages brought. They are nobody's own: a message may be a client's."""
+    entries = []
+    for raw in links:
+        link = _clean(raw)
+        if link is not None:
+            node = link.get("node", "")
+            node = "" if "|" in node or ":" in node else node
+            origin = Origin(thread_id, f"{ns}|{node}:{task_id}".lstrip("|"), parent, task_id)
+            entries.append(Entry(origin, link))
+    return entries
+
+
+def _clean(raw: Any, *, own: bool = False) -> Link | None:
+    """Copies a link, as far as it is one: what a client wrote must not swell, or break, every checkpoint after it."""
+    if not isinstance(raw, Mapping):
+        return None
+    link: Link = {}
+    for name, kind in _FIELDS.items():
+        value = raw.get(name)
+        if type(value) is not kind or (isinstance(value, str) and not _harmless(value)):
+            return None
+        link[name] = value
+    for name in (*_OPTIONAL, THREAD_KEY) if own else _OPTIONAL:
+        value = raw.get(name)
+        if isinstance(value, str) and _harmless(value):
+            link[name] = value
+    return link
+
+
+def _harmless(text: str) -> bool:
+    return len(text) <= _MAX_TEXT and (text.isprintable() or not text)
+
+
+def _commit_of(metadata: Any) -> Commit:
+    """Reads a checkpoint's metadata."""
+    raw = metadata.get(LINK_KEY) if isinstance(metadata, Mapping) else None
+    if not isinstance(raw, Mapping):
+        return _NOTHING
+    chain = {
+        label: link
+        for label, value in raw.items()
+        if isinstance(label, str) and (link := _clean(value, own=True)) is not None
+    }
+    newest = metadata.get(RESPONSE_ID_KEY)
+    return Commit(chain, newest if isinstance(newest, str) else "")
+
+
+def _merged(base: Commit, ns: str, entries: list[Entry]) -> Commit:
+    """What a checkpoint says: what its parent said, with the newest links of the nodes that have answered since.
+
+    Where a node answered several times in the step (`Send`, `batch`, several questions), the newest link stands under
+    the node's name and the others beside it, under `name#2` and so on.
+    """
+    if not entries:
+        return base
+    answered: dict[str, list[Link]] = {}
+    for entry in reversed(entries):
+        links = answered.setdefault(label_of(ns, entry.origin), [])
+        own = entry.link.get(THREAD_KEY) is not None
+        if not links or (own and len(links) < _MAX_PER_LABEL):
+            links.append(entry.link)
+    chain = {label: link for label, link in base.chain.items() if label.partition("#")[0] not in answered}
+    for label, links in reversed(answered.items()):
+        for number, link in reversed(list(enumerate(links, 1))):
+            chain[label if number == 1 else f"{label}#{number}"] = link
+    for label in list(chain)[:-_MAX_LABELS]:
+        del chain[label]
+    return Commit(chain, entries[-1].link["id"])
