@@ -1,7 +1,6 @@
 """Map-reduce with `Send`: workers branch off one answer, in parallel. Run it: `python examples/map_reduce.py`
 
-Each worker continues the outline and sends its own task only; on the socket every worker has a lane of its own. The
-last node sees what all workers wrote.
+Each worker continues the outline and sends its own task only, on a lane of its own; the last node sees all results.
 With OPENAI_API_KEY set it talks to OpenAI; without, to a local server that plays the model.
 """
 
@@ -23,10 +22,10 @@ class Report(MessagesState):
     sections: Annotated[list[str], operator.add]
 
 
-def log(node: str, message: AIMessage) -> AIMessage:
-    sent = message.response_metadata["transport"]
-    print(f"{node}: {sent['mode']} ({sent['reason']}), {sent['items']} items, lane {sent['lane']!r}")
-    return message
+def log(node: str, answer: AIMessage) -> AIMessage:
+    sent = answer.response_metadata["transport"]
+    print(f"{node}: {sent['mode']} ({sent['reason']}), {sent['items']} items, lane {sent['lane']}")
+    return answer
 
 
 def build(model: ChatOpenAIWebSocket) -> Any:
@@ -35,7 +34,7 @@ def build(model: ChatOpenAIWebSocket) -> Any:
 
     def distribute(state: Report) -> list[Send]:
         topics = state["messages"][-1].text.splitlines()
-        return [Send("write", {**state, "topic": topic}) for topic in topics]
+        return [Send("write", {**state, "topic": topic}) for topic in topics if topic]
 
     def write(task: dict[str, Any]) -> dict[str, Any]:
         answer = model.invoke([*task["messages"], ("user", f"One sentence about: {task['topic']}")])
@@ -45,10 +44,7 @@ def build(model: ChatOpenAIWebSocket) -> Any:
         told = ("user", "Make one paragraph of these:\n" + "\n".join(state["sections"]))
         return {"messages": [told, log("join", model.invoke([*state["messages"], told]))]}
 
-    graph = StateGraph(Report)
-    for node in (outline, write, join):
-        graph.add_node(node.__name__, node)
-    graph.add_edge(START, "outline")
+    graph = StateGraph(Report).add_node(outline).add_node(write).add_node(join).add_edge(START, "outline")
     graph.add_conditional_edges("outline", distribute, ["write"])
     graph.add_edge("write", "join")
     return graph.compile()
@@ -56,7 +52,8 @@ def build(model: ChatOpenAIWebSocket) -> Any:
 
 def run(model: ChatOpenAIWebSocket) -> None:
     question = "Outline a text about tea: three topics, one per line, nothing else."
-    print(build(model).invoke({"messages": [("user", question)]})["messages"][-1].text)
+    state = build(model).invoke({"messages": [("user", question)]})
+    print(state["messages"][-1].text)
 
 
 def play(request: RecordedRequest) -> str:

@@ -12,7 +12,7 @@ import os
 from typing import Any
 
 from langchain.agents import create_agent
-from langchain.tools import ToolRuntime, tool
+from langchain.tools import ToolRuntime
 from langchain_core.messages import AIMessage, ToolMessage
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.types import Command
@@ -25,41 +25,38 @@ BILLING = "You are billing. Look invoices up, then hand back to the supervisor."
 
 
 def hand_over(agent: str, runtime: ToolRuntime) -> Command:
-    done = ToolMessage(f"Now it is the turn of {agent}.", tool_call_id=runtime.tool_call_id)
-    update = {"messages": [*runtime.state["messages"], done]}
-    return Command(goto=agent, graph=Command.PARENT, update=update)
+    done = ToolMessage(f"It is the turn of {agent}.", tool_call_id=runtime.tool_call_id)
+    messages = [*runtime.state["messages"], done]
+    return Command(goto=agent, graph=Command.PARENT, update={"messages": messages})
 
 
-@tool
 def to_billing(runtime: ToolRuntime) -> Command:
     """Hand the conversation over to billing."""
     return hand_over("billing", runtime)
 
 
-@tool
 def to_supervisor(runtime: ToolRuntime) -> Command:
     """Hand the conversation back to the supervisor."""
     return hand_over("supervisor", runtime)
 
 
-@tool
 def invoice(number: int) -> str:
     """Look up an invoice."""
     return f"invoice {number}: 40 euros, paid"
 
 
 def build(model: ChatOpenAIWebSocket) -> Any:
-    supervisor = create_agent(model, [to_billing], system_prompt=SUPERVISOR, name="supervisor")
-    billing = create_agent(model, [invoice, to_supervisor], system_prompt=BILLING, name="billing")
-    graph = StateGraph(MessagesState)
-    graph.add_node("supervisor", supervisor, destinations=("billing", "__end__"))
-    graph.add_node("billing", billing, destinations=("supervisor",))
-    graph.add_edge(START, "supervisor")
+    graph = StateGraph(MessagesState).add_edge(START, "supervisor")
+    agent = create_agent(model, [to_billing], system_prompt=SUPERVISOR, name="supervisor")
+    graph.add_node("supervisor", agent, destinations=("billing", "__end__"))
+    agent = create_agent(model, [invoice, to_supervisor], system_prompt=BILLING, name="billing")
+    graph.add_node("billing", agent, destinations=("supervisor",))
     return graph.compile()
 
 
 def run(model: ChatOpenAIWebSocket) -> None:
-    for message in build(model).invoke({"messages": [("user", "Is invoice 7 paid?")]})["messages"]:
+    state = build(model).invoke({"messages": [("user", "Is invoice 7 paid?")]})
+    for message in state["messages"]:
         calls = [f"{call['name']}({call['args']})" for call in getattr(message, "tool_calls", [])]
         print(f"{message.type:>6} {message.name or '':10}: {message.text or ', '.join(calls)}")
         if isinstance(message, AIMessage):
