@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from langchain_ws_responses._protocol.chain import LINK_VERSION, ChainKey, History, Plan, digest, plan
+from langchain_ws_responses._protocol.chain import LINK_VERSION, ChainKey, History, Plan, digest, plan, proves
 from langchain_ws_responses._types import Reason, SendMode
 
 SECRET = b"the key of one tenant"
@@ -408,6 +408,40 @@ def test_going_back_to_the_first_system_text_goes_back_to_its_chain() -> None:
     second = answered([LONG, *first[1:], MORE], "r2", instructions=True)
     result = planned([BRIEF, *second[1:], MORE], system_mode="input")
     assert (result.previous_response_id, result.start, result.instructions) == ("r1", 3, False)
+
+
+# -- one link by itself ---
+
+
+def proved(messages: Sequence[Message], position: int, **changes: Any) -> bool:
+    arguments: dict[str, Any] = {"key": key(), "model": "m", "instructions": False, **changes}
+    return proves(history(messages), position, messages[position].link, **arguments)
+
+
+def test_a_link_proves_the_messages_up_to_its_own() -> None:
+    messages = [*answered([BRIEF, QUESTION], "r1"), MORE]
+    assert proved(messages, 2)
+    assert proved([*messages[:3], Message("human", "whatever follows")], 2)
+    assert proved(messages[:3], 2)  # whether anything is new is not the question here
+
+
+def test_a_link_proves_nothing_about_other_messages_models_or_keys() -> None:
+    messages = [*answered([BRIEF, QUESTION], "r1"), MORE]
+    assert not proved([BRIEF, Message("human", "edited"), *messages[2:]], 2)
+    assert not proved([LONG, *messages[1:]], 2)
+    assert not proved(messages, 2, model="m2")
+    assert not proved(messages, 2, key=key(b"another"))
+    assert not proved(messages, 1)  # a message without a link
+    assert not proves(history(messages), 1, messages[2].link, key=key(), model="m", instructions=False)
+
+
+def test_a_link_proves_only_what_was_said_in_the_same_way() -> None:
+    as_input = [*answered([BRIEF, QUESTION], "r1"), MORE]
+    apart = [*answered([BRIEF, QUESTION], "r1", instructions=True), MORE]
+    assert not proved(as_input, 2, instructions=True)
+    assert not proved(apart, 2)
+    assert proved(apart, 2, instructions=True)
+    assert proved([LONG, *apart[1:]], 2, instructions=True)
 
 
 # -- properties ---
