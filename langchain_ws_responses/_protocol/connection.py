@@ -325,10 +325,7 @@ class ResponsesProtocol:
             return Received(frame=frame, fatal=fatal, retire=ending or fatal is not None)
         if failure.code in _NO_LANES_CODES and lane.name is not None:
             self.has_lanes = False
-        self._begun(lane)
         deliver = lane.state is not LaneState.DRAINING
-        # A failed same-lane continuation evicts its parent; a failed fork keeps it on the parent's own lane.
-        self._forget(lane)
         self._end(lane, now)
         return Received(frame=frame, lane=lane, deliver=deliver, ended=True, failure=failure, retire=ending)
 
@@ -348,6 +345,7 @@ class ResponsesProtocol:
     def _end(self, lane: Lane, now: float) -> None:
         lane.advance(LaneInput.TERMINAL)
         self._begun(lane)
+        # A continuation, failed or not, evicts its parent; a fork leaves it on the parent's own lane.
         self._forget(lane)
         self._steers.pop(lane, None)
         lane.parent, lane.used_at = None, now
