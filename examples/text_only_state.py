@@ -39,14 +39,17 @@ def build(model: ChatOpenAIWebSocket, saver: BaseCheckpointSaver[Any]) -> Any:
     return StateGraph(Chat).add_node(answer).add_edge(START, "answer").compile(checkpointer=saver)
 
 
+def chat(model: ChatOpenAIWebSocket, saver: BaseCheckpointSaver[Any], thread_id: str) -> None:
+    print(f"{thread_id}:")
+    graph = build(model, saver)
+    for question in ("I am Ada.", "What is my name?"):
+        graph.invoke({"turns": [question]}, {"configurable": {"thread_id": thread_id}})
+
+
 def run(model: ChatOpenAIWebSocket) -> None:
     with SqliteSaver.from_conn_string(sys.argv[1] if sys.argv[1:] else ":memory:") as saver:
-        for name, checkpointer in (("bare", saver), ("ChainSaver", ChainSaver(saver))):
-            print(f"{name}:")
-            graph = build(model, checkpointer)
-            thread = {"configurable": {"thread_id": name}}
-            for question in ("I am Ada.", "What is my name?"):
-                graph.invoke({"turns": [question]}, thread)
+        chat(model, saver, "bare")
+        chat(model, ChainSaver(saver), "ChainSaver")
 
 
 def play(request: RecordedRequest) -> str:
