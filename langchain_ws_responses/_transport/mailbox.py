@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any, Protocol
 
 __all__ = ["AsyncMailbox", "Mailbox", "SyncMailbox"]
@@ -19,6 +19,9 @@ class Mailbox(Protocol):
     def put(self, items: list[Any], size: int) -> bool:
         """Hands over items of `size` bytes; False if nobody can ever take them."""
 
+    def discard(self) -> None:
+        """Throws away what was put and not yet taken."""
+
     @property
     def pending(self) -> int:
         """Bytes that were put and not yet taken."""
@@ -29,11 +32,12 @@ class _Counted:
 
     def __init__(self) -> None:
         self._put_bytes = 0
+        self._discarded_bytes = 0
         self._taken_bytes = 0
 
     @property
     def pending(self) -> int:
-        return self._put_bytes - self._taken_bytes
+        return self._put_bytes - self._discarded_bytes - self._taken_bytes
 
 
 class SyncMailbox(_Counted):
@@ -48,6 +52,15 @@ class SyncMailbox(_Counted):
         self._put_bytes += size
         self._queue.put((items, size))
         return True
+
+    def discard(self) -> None:
+        """Throws away what waits; called on the I/O thread."""
+        while True:
+            try:
+                _, size = self._queue.get_nowait()
+            except Empty:
+                return
+            self._discarded_bytes += size
 
     def get(self) -> list[Any]:
         """Waits for the next items."""
@@ -68,15 +81,26 @@ class AsyncMailbox(_Counted):
 
     def put(self, items: list[Any], size: int) -> bool:
         """Hands over items; called on the I/O thread."""
+        if self._loop.is_closed():
+            return False
         self._put_bytes += size
         self._items.append((items, size))
         if not self._awake:
             self._awake = True
             try:
                 self._loop.call_soon_threadsafe(self._wake)
-            except RuntimeError:  # the caller's loop is closed
+            except RuntimeError:  # the caller's loop was closed just now
                 return False
         return True
+
+    def discard(self) -> None:
+        """Throws away what waits; called on the I/O thread."""
+        while True:
+            try:
+                _, size = self._items.popleft()
+            except IndexError:
+                return
+            self._discarded_bytes += size
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
@@ -84,15 +108,21 @@ class AsyncMailbox(_Counted):
 
     async def get(self) -> list[Any]:
         """Waits for the next items."""
-        while not self._items:
-            self._awake = False
-            if self._items:  # put between the two lines above
-                break
-            self._waiter = self._loop.create_future()
+        while True:
             try:
-                await self._waiter
-            finally:
-                self._waiter = None
-        items, size = self._items.popleft()
-        self._taken_bytes += size
-        return items
+                items, size = self._items.popleft()
+            except IndexError:
+                await self._wait()
+            else:
+                self._taken_bytes += size
+                return items
+
+    async def _wait(self) -> None:
+        self._awake = False
+        if self._items:  # put just before the line above, by somebody who saw this side awake
+            return
+        self._waiter = self._loop.create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None

@@ -9,18 +9,46 @@ from __future__ import annotations
 import _thread
 import asyncio
 import atexit
+import contextlib
 import logging
 import os
 import threading
+import time
 import weakref
 from collections.abc import Callable
-from typing import Any
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
 
-__all__ = ["Runtime", "runtime"]
+__all__ = ["Runtime", "keep_inherited", "runtime"]
 
 logger = logging.getLogger("langchain_ws_responses")
 
 _EXIT_SECONDS = 2.0
+T = TypeVar("T")
+
+
+class _LookUps(ThreadPoolExecutor):
+    """Runs what blocks (name resolution, key callables) in a thread each that never holds up the process's exit.
+
+    The standard executor's threads are joined at exit, for as long as a resolver takes to give up. The base class
+    is only there because event loops insist on it.
+    """
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        future: Future[T] = Future()
+
+        def run() -> None:
+            if not future.set_running_or_notify_cancel():
+                return
+            try:
+                result = fn(*args, **kwargs)
+            except BaseException as exc:  # whoever waits for the future gets it
+                future.set_exception(exc)
+            else:
+                future.set_result(result)
+
+        _thread.start_new_thread(run, ())
+        return future
 
 
 class Runtime:
@@ -32,6 +60,7 @@ class Runtime:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ended = threading.Lock()
         self._at_exit: list[weakref.WeakMethod[Callable[[], None]]] = []
+        self._in_child: list[weakref.WeakMethod[Callable[[], None]]] = []
         self._thread_id: int | None = None
 
     @property
@@ -47,6 +76,11 @@ class Runtime:
             loop = self._start()
         return loop
 
+    def now(self) -> float:
+        """The clock of the I/O thread, from any thread."""
+        loop = self._loop
+        return time.monotonic() if loop is None else loop.time()
+
     def inside(self) -> bool:
         """Whether the calling thread is the I/O thread."""
         return self._thread_id == threading.get_ident() and self.alive
@@ -60,28 +94,42 @@ class Runtime:
         self._at_exit = [known for known in self._at_exit if known() is not None]
         self._at_exit.append(weakref.WeakMethod(callback))
 
+    def in_child(self, callback: Callable[[], None]) -> None:
+        """Registers a bound method to call in a forked child before anything else runs there."""
+        self._in_child = [known for known in self._in_child if known() is not None]
+        self._in_child.append(weakref.WeakMethod(callback))
+
     def _start(self) -> asyncio.AbstractEventLoop:
         with self._lock:
             if self._loop is not None and self._pid == os.getpid():
                 return self._loop
             # The loop is made here and works as a queue before its thread has come up, so nobody waits for the
             # thread: `threading.Thread.start` would block, which event loops under observation do not allow.
-            loop = asyncio.new_event_loop()
+            # The kind is fixed: a policy's own loops may not survive a fork.
+            loop = asyncio.SelectorEventLoop()
+            loop.set_default_executor(_LookUps(1))
             ended = threading.Lock()
             ended.acquire()
+            try:
+                _thread.start_new_thread(self._run, (loop, ended))
+            except BaseException:
+                loop.close()
+                raise
             self._pid, self._loop, self._ended = os.getpid(), loop, ended
-            _thread.start_new_thread(self._run, (loop, ended))
             return loop
 
     def _run(self, loop: asyncio.AbstractEventLoop, ended: threading.Lock) -> None:
         self._thread_id = threading.get_ident()
+        threading.current_thread().name = "ws-responses I/O"
         asyncio.set_event_loop(loop)
         try:
             loop.run_forever()
             _finish(loop)
-        except Exception:  # the interpreter is going away: nothing may be printed
+        except BaseException:  # the interpreter is going away: nothing may be printed
             logger.debug("the I/O thread ended with an exception", exc_info=True)
         finally:
+            if self._loop is loop:
+                self._loop = None
             ended.release()
 
     def stop(self) -> None:
@@ -92,20 +140,26 @@ class Runtime:
         self._loop = None
 
         def end() -> None:
-            for known in self._at_exit:
-                if (callback := known()) is not None:
-                    callback()
-            loop.stop()
+            try:
+                for known in self._at_exit:
+                    if (callback := known()) is not None:
+                        callback()
+            finally:
+                loop.stop()
 
-        loop.call_soon_threadsafe(end)
-        ended.acquire(timeout=_EXIT_SECONDS)
+        with contextlib.suppress(RuntimeError):  # it has ended by itself
+            loop.call_soon_threadsafe(end)
+            ended.acquire(timeout=_EXIT_SECONDS)
 
     def forget(self) -> None:
         """Drops what a forked child inherited, without touching it: the parent goes on using it."""
         if self._loop is not None:
-            _INHERITED.append(self._loop)
+            keep_inherited(self._loop)
         self._lock = threading.Lock()
-        self._loop, self._thread_id, self._at_exit = None, None, []
+        self._loop, self._thread_id = None, None
+        for known in self._in_child:
+            if (callback := known()) is not None:
+                callback()
 
 
 def _finish(loop: asyncio.AbstractEventLoop) -> None:
@@ -116,7 +170,14 @@ def _finish(loop: asyncio.AbstractEventLoop) -> None:
     if tasks:
         loop.run_until_complete(asyncio.wait(tasks, timeout=_EXIT_SECONDS / 2))
     loop.run_until_complete(loop.shutdown_asyncgens())
+    loop.run_until_complete(_settle())
     loop.close()
+
+
+async def _settle() -> None:
+    """Lets aborted transports close their sockets: they do so one or two rounds later."""
+    for _ in range(4):
+        await asyncio.sleep(0)
 
 
 # What forked children inherited is kept alive here: destructors would act on file descriptors shared with the parent.
@@ -130,8 +191,13 @@ def runtime() -> Runtime:
 
 
 def keep_inherited(thing: object) -> None:
-    """Keeps something that a forked child inherited from ever being destroyed."""
+    """Keeps something that a forked child inherited from ever being destroyed, also when the child exits."""
     _INHERITED.append(thing)
+    with contextlib.suppress(ImportError, AttributeError):
+        import ctypes
+
+        # A list of this module is emptied at exit; a reference that nobody owns is not.
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
 
 
 atexit.register(_RUNTIME.stop)
