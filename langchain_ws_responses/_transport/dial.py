@@ -1,58 +1,59 @@
-"""Dialing: where to, with which credentials, and what an answer other than 101 means.
+"""Dialing: one attempt to open a connection, and what an answer other than 101 means.
 
-Nothing here lets a header, key or proxy password reach a log, a `repr` or an exception.
+Nothing here lets a header, key or proxy password reach a log or an exception.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import hmac
 import inspect
-import ipaddress
 import logging
 import os
 import re
-import secrets
 import ssl
-import urllib.request
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
-from dataclasses import dataclass, field
+import time
+from collections.abc import MutableMapping
 from typing import Any
-from urllib.parse import SplitResult, urlencode, urlsplit, urlunsplit
 
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import InvalidHandshake, InvalidStatus, WebSocketException
+from websockets.exceptions import (
+    InvalidHandshake,
+    InvalidProxy,
+    InvalidStatus,
+    ProxyError,
+    WebSocketException,
+)
 
+from .. import _json
 from .._protocol.events import retry_after
-from .._protocol.limits import Limits, Profile, profile_for
+from .._protocol.limits import Limits
 from .._types import Failure, FailureKind, Phase
 from .._version import __version__
 from ..errors import ConfigurationError
+from .endpoint import (
+    Credential,
+    Endpoint,
+    bearer,
+    check_headers,
+    endpoint_for,
+    is_loopback,
+    websocket_url_for,
+)
+from .proxy import check_proxy, environment_proxy, proxy_url
 from .retry import Failed
 
-__all__ = ["Credential", "Endpoint", "dial", "endpoint_for", "websocket_url_for"]
+__all__ = [
+    "Credential",
+    "Endpoint",
+    "Socket",
+    "check_headers",
+    "default_ssl_context",
+    "dial",
+    "endpoint_for",
+    "environment_proxy",
+    "websocket_url_for",
+]
 
-Credential = str | Callable[[], str | Awaitable[str]]
-
-_SALT = secrets.token_bytes(16)
-_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-_FIELD_VALUE = re.compile("[\\t -~\x80-\xff]*")
-_RESERVED = frozenset(
-    {
-        "connection",
-        "content-length",
-        "host",
-        "sec-websocket-accept",
-        "sec-websocket-extensions",
-        "sec-websocket-key",
-        "sec-websocket-protocol",
-        "sec-websocket-version",
-        "transfer-encoding",
-        "upgrade",
-    }
-)
-_SCHEMES = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
 # Header fields of an upgrade that may be shown in a DEBUG log.
 _SHOWN = frozenset(
     {
@@ -64,194 +65,29 @@ _SHOWN = frozenset(
         "server",
         "content-type",
         "content-length",
+        "retry-after",
     }
 )
+_KEPT = frozenset({"retry-after", "retry-after-ms", "x-request-id", "x-should-retry"})
+_WORD = re.compile(r"[A-Za-z0-9_.\-]{1,64}")
+_MAX_BODY = 64 * 1024
 
 
-@dataclass(frozen=True)
-class Endpoint:
-    """One place to dial with one set of credentials. Two endpoints that differ in anything never share a socket.
+class Socket(ClientConnection):
+    """A connection that notes when it last heard from the other side.
 
     Attributes:
-        url: The `ws(s)` URL with its query.
-        label: The URL without query and user info: what may be shown.
-        profile: What is known about the server.
-        key: Identifies the endpoint, its credentials, headers, TLS and proxy.
+        heard_at: When bytes last came in, on the loop's clock.
+        heard_wall: The same on the wall clock, which goes on while the machine sleeps.
     """
 
-    url: str = field(repr=False)
-    label: str
-    profile: Profile = field(repr=False)
-    key: str = field(repr=False)
-    credential: Credential = field(repr=False)
-    headers: tuple[tuple[str, str], ...] = field(repr=False)
-    proxy: str | None = field(default=None, repr=False)
+    heard_at: float = 0.0
+    heard_wall: float = 0.0
 
-    @property
-    def host(self) -> str:
-        """The host name, in lower case."""
-        return urlsplit(self.url).hostname or ""
-
-    @property
-    def loopback(self) -> bool:
-        """Whether it is on this machine."""
-        host = self.host
-        if host == "localhost" or host.endswith(".localhost"):
-            return True
-        try:
-            return ipaddress.ip_address(host).is_loopback
-        except ValueError:
-            return False
-
-
-def _split(url: str, what: str) -> SplitResult:
-    try:
-        parts = urlsplit(url)
-        _ = parts.port
-    except ValueError:
-        raise ConfigurationError(f"`{what}` is not a URL. Write it as https://host/v1.") from None
-    if parts.scheme not in _SCHEMES:
-        raise ConfigurationError(
-            f"`{what}` has the scheme {parts.scheme[:20]!r}; use http, https, ws or wss, as in https://host/v1."
-        )
-    if not parts.hostname:
-        raise ConfigurationError(f"`{what}` names no host. Write it as https://host/v1.")
-    if parts.username is not None or parts.password is not None:
-        raise ConfigurationError(
-            f"`{what}` holds user info, which is not sent. Use `api_key` or `default_headers`."
-        )
-    return parts
-
-
-def websocket_url_for(base_url: str) -> str:
-    """Makes the WebSocket URL of an API base: `http(s)` becomes `ws(s)` and `/responses` is appended.
-
-    Raises:
-        ConfigurationError: Not an `http`, `https`, `ws` or `wss` URL with a host.
-    """
-    parts = _split(base_url, "base_url")
-    path = parts.path.rstrip("/") + "/responses"
-    return urlunsplit((_SCHEMES[parts.scheme], parts.netloc, path, parts.query, ""))
-
-
-def _with_query(url: str, query: Mapping[str, Any] | None) -> str:
-    if not query:
-        return url
-    parts = urlsplit(url)
-    extra = urlencode({str(name): str(value) for name, value in query.items()})
-    return urlunsplit(parts._replace(query="&".join(part for part in (parts.query, extra) if part)))
-
-
-def check_headers(headers: Mapping[Any, Any] | None) -> tuple[tuple[str, str], ...]:
-    """Validates header fields before they can reach the wire.
-
-    Raises:
-        ConfigurationError: A name is not a token or is reserved, or a value holds a control character.
-    """
-    checked = []
-    for name, value in (headers or {}).items():
-        if not isinstance(value, str):  # openai's Omit and NotGiven take a default header out
-            continue
-        if not isinstance(name, str) or not _TOKEN.fullmatch(name):
-            raise ConfigurationError(
-                "A name in `default_headers` is not a valid HTTP header name. Use letters, digits and hyphens."
-            )
-        if name.lower() in _RESERVED:
-            raise ConfigurationError(
-                f"The header {name!r} belongs to the handshake. Take it out of `default_headers`."
-            )
-        if not _FIELD_VALUE.fullmatch(value.strip()):
-            raise ConfigurationError(
-                f"The value of the header {name!r} holds a line break or another character that HTTP does not allow."
-            )
-        checked.append((name, value.strip()))
-    return tuple(checked)
-
-
-def _bearer(key: object) -> str:
-    if not isinstance(key, str) or not key.strip():
-        raise ConfigurationError("No API key. Set OPENAI_API_KEY, or pass `api_key`.") from None
-    key = key.strip()
-    if not key.isascii() or any(char.isspace() or ord(char) < 33 or ord(char) == 127 for char in key):
-        raise ConfigurationError(
-            "The API key holds a line break, a space or another character that no key has. Check how it was copied."
-        ) from None
-    return f"Bearer {key}"
-
-
-def endpoint_for(
-    *,
-    url: str,
-    credential: Credential,
-    organization: str | None = None,
-    project: str | None = None,
-    headers: Mapping[str, Any] | None = None,
-    query: Mapping[str, Any] | None = None,
-    proxy: str | None = None,
-) -> Endpoint:
-    """Checks and collects what a dial needs.
-
-    Args:
-        url: The `ws(s)` URL (`http(s)` is taken as such).
-        credential: The API key, or a callable that returns one or an awaitable of one; called at each dial.
-        organization: For `OpenAI-Organization`.
-        project: For `OpenAI-Project`.
-        headers: Further header fields; one set per socket.
-        query: Further query parameters.
-        proxy: Proxy URL; None uses the environment's.
-
-    Raises:
-        ConfigurationError: Something in it cannot be used.
-    """
-    parts = _split(url, "websocket_url")
-    address = _with_query(urlunsplit(parts._replace(scheme=_SCHEMES[parts.scheme], fragment="")), query)
-    named = {"OpenAI-Organization": organization, "OpenAI-Project": project}
-    fields = {name: value for name, value in named.items() if value}
-    own = dict(headers or {})
-    overridden = {str(name).lower() for name in own}
-    fields = {name: value for name, value in fields.items() if name.lower() not in overridden}
-    checked = check_headers({**fields, **own})
-    # A callable may give another key each time: then it is the callable itself that tells tenants apart.
-    if callable(credential):
-        identity = f"callable:{id(credential)}"
-    else:
-        identity = "key:" + ("" if "authorization" in overridden else _bearer(credential))
-    material = repr((address, identity, checked, proxy)).encode()
-    label = urlunsplit((_SCHEMES[parts.scheme], parts.netloc, parts.path, "", ""))
-    return Endpoint(
-        url=address,
-        label=label,
-        profile=profile_for(parts.hostname or ""),
-        key=hmac.new(_SALT, material, hashlib.sha256).hexdigest(),
-        credential=credential,
-        headers=checked,
-        proxy=proxy,
-    )
-
-
-async def _resolve(credential: Credential) -> str:
-    """Asks for the key; a callable that blocks does so on another thread."""
-    if not callable(credential):
-        return _bearer(credential)
-    try:
-        if inspect.iscoroutinefunction(credential):
-            value = await credential()
-        else:
-            value = await asyncio.to_thread(credential)
-            if inspect.isawaitable(value):
-                value = await value
-    except Exception as exc:
-        raise ConfigurationError(f"The API key callable raised {type(exc).__name__}.") from None
-    return _bearer(value)
-
-
-def environment_proxy(url: str) -> str | None:
-    """The proxy that the HTTP client would take: the scheme's variable, then `ALL_PROXY`, minus `NO_PROXY`."""
-    parts = urlsplit(url)
-    proxies = urllib.request.getproxies()
-    if urllib.request.proxy_bypass(parts.netloc.rpartition("@")[2]):
-        return None
-    return proxies.get("https" if parts.scheme == "wss" else "http") or proxies.get("all")
+    def data_received(self, data: bytes) -> None:
+        """Takes bytes from the transport."""
+        self.heard_at, self.heard_wall = self.loop.time(), time.time()
+        super().data_received(data)
 
 
 class _Dialer(connect):
@@ -285,11 +121,15 @@ def _summary(value: object) -> object:
     if isinstance(data, (bytes, bytearray, memoryview)):
         opcode = getattr(getattr(value, "opcode", None), "name", "FRAME")
         return f"{opcode} [{len(data)} bytes]"
-    if isinstance(value, (str, bytes)) and len(value) > 200:
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return f"[{len(value)} bytes]"
+    if isinstance(value, BaseException):  # its text may quote anything
+        return type(value).__name__
+    if not isinstance(value, str):
+        return value
+    if len(value) > 200:
         return f"[{len(value)} characters]"
-    if isinstance(value, str) and ("?" in value or "@" in value):
-        return re.sub(r"\?\S*|//[^/@\s]*@", "[masked]", value)
-    return value
+    return re.sub(r"\?\S*|//[^/@\s]*@", "[masked]", value)
 
 
 _LOGGER = _Redacting(logging.getLogger("langchain_ws_responses.websocket"), {})
@@ -308,28 +148,72 @@ def default_ssl_context() -> ssl.SSLContext:
     return context
 
 
+async def _resolve(credential: Credential, seconds: float | None) -> str:
+    """Asks for the key; a callable that blocks does so on another thread."""
+    if not callable(credential):
+        return bearer(credential)
+    call = credential
+
+    async def ask() -> object:
+        if inspect.iscoroutinefunction(call):
+            return await call()
+        value = await asyncio.to_thread(call)
+        return await value if inspect.isawaitable(value) else value
+
+    try:
+        key = await asyncio.wait_for(ask(), seconds)
+    except (TimeoutError, asyncio.TimeoutError):
+        message = "The API key callable gave no key in time."
+        raise Failed(Failure(FailureKind.DIAL_TIMEOUT, message=message)) from None
+    except Exception as exc:
+        raise ConfigurationError(f"The API key callable raised {type(exc).__name__}.") from None
+    return bearer(key)
+
+
+async def _headers(endpoint: Endpoint, seconds: float | None) -> list[tuple[str, str]]:
+    headers = list(endpoint.headers)
+    if not any(name.lower() == "authorization" for name, _ in headers):
+        headers.append(("Authorization", await _resolve(endpoint.credential, seconds)))
+    return headers
+
+
+async def _route(
+    endpoint: Endpoint, ssl_context: ssl.SSLContext | None, proxy: str | None, allow_insecure: bool
+) -> dict[str, Any]:
+    """Chooses proxy and TLS."""
+    options: dict[str, Any] = {"proxy": None}
+    if chosen := endpoint.proxy or proxy or environment_proxy(endpoint.url):
+        parts = check_proxy(chosen)
+        if not endpoint.secure and not allow_insecure and not is_loopback(parts.hostname or ""):
+            raise ConfigurationError(
+                "A plain `ws` URL would send the key in the clear to a proxy on another machine. Name the host in "
+                "NO_PROXY, use wss, or ConnectionManager(allow_insecure=True) in a network that you trust."
+            )
+        options["proxy"] = proxy_url(parts)
+        if parts.scheme == "https":
+            options["proxy_ssl"] = await asyncio.to_thread(default_ssl_context)
+    if endpoint.secure:
+        options["ssl"] = ssl_context or await asyncio.to_thread(default_ssl_context)
+    return options
+
+
 async def dial(
-    endpoint: Endpoint, *, limits: Limits, ssl_context: ssl.SSLContext | None, proxy: str | None
-) -> ClientConnection:
+    endpoint: Endpoint,
+    *,
+    limits: Limits,
+    ssl_context: ssl.SSLContext | None,
+    proxy: str | None,
+    allow_insecure: bool = False,
+) -> Socket:
     """Opens one connection; one attempt.
 
     Raises:
         Failed: With what went wrong, free of secrets.
     """
     try:
-        authorization = await _resolve(endpoint.credential)
-    except ConfigurationError as exc:
-        raise Failed(exc.failure) from None
-    headers = list(endpoint.headers)
-    if not any(name.lower() == "authorization" for name, _ in headers):
-        headers.append(("Authorization", authorization))
-    secure = endpoint.url.startswith("wss:")
-    if secure and ssl_context is None:
-        ssl_context = await asyncio.to_thread(default_ssl_context)
-    tls: dict[str, Any] = {"ssl": ssl_context} if secure else {}
-    chosen = endpoint.proxy or proxy or environment_proxy(endpoint.url)
-    try:
-        return await _Dialer(
+        headers = await _headers(endpoint, limits.connect_timeout)
+        options = await _route(endpoint, ssl_context, proxy, allow_insecure)
+        socket = await _Dialer(
             endpoint.url,
             additional_headers=headers,
             user_agent_header=f"langchain-ws-responses/{__version__}",
@@ -339,52 +223,79 @@ async def dial(
             ping_timeout=limits.ping_timeout,
             max_size=limits.max_message_size,
             max_queue=None,
-            proxy=chosen,
             logger=_LOGGER,
-            **tls,
+            create_connection=Socket,
+            **options,
         )
+    except Failed:
+        raise
+    except ConfigurationError as exc:
+        raise Failed(exc.failure) from None
     except Exception as exc:
         # The library's exceptions quote header values and proxy URLs: they must not become a cause.
         raise Failed(_refusal(exc)) from None
+    assert isinstance(socket, Socket)  # noqa: S101 - for the type checker: it was made with `create_connection`
+    return socket
 
 
 def _refusal(exc: Exception) -> Failure:
-    kind, status, headers = FailureKind.DIAL_FAILED, None, {}
+    """Says what a failed attempt means."""
+    if isinstance(exc, InvalidStatus):
+        return _rejected(exc.response.status_code, "The server answered the WebSocket upgrade", exc.response)
+    proxy_response = getattr(exc, "response", None)
+    if isinstance(exc, ProxyError) and proxy_response is not None:
+        return _rejected(proxy_response.status_code, "The proxy answered", proxy_response)
+    kind = FailureKind.DIAL_FAILED
     if isinstance(exc, TimeoutError | asyncio.TimeoutError):
         kind, message = FailureKind.DIAL_TIMEOUT, "The connection was not ready in time."
-    elif isinstance(exc, InvalidStatus):
-        kind, status = FailureKind.HANDSHAKE_REJECTED, exc.response.status_code
-        headers = {
-            name.lower(): value
-            for name, value in exc.response.headers.raw_items()
-            if name.lower() in _KEPT or name.lower().startswith("x-ratelimit-")
-        }
-        message = f"The server answered the WebSocket upgrade with HTTP {status}."
     elif isinstance(exc, ssl.SSLCertVerificationError):
         message = f"The server's certificate was refused: {exc.verify_message or 'verification failed'}."
     elif isinstance(exc, ssl.SSLError):
         message = f"TLS failed: {exc.reason or type(exc).__name__}."
-    elif type(exc).__name__ in ("InvalidProxyStatus", "ProxyError", "InvalidProxy", "InvalidProxyMessage"):
-        proxy_status = getattr(getattr(exc, "response", None), "status_code", None)
-        if proxy_status is not None:
-            kind, status = FailureKind.HANDSHAKE_REJECTED, proxy_status
-        message = f"The proxy refused the connection{f' with HTTP {status}' if status else ''}."
+    elif isinstance(exc, InvalidProxy):
+        kind, message = (
+            FailureKind.CONFIGURATION,
+            "The proxy URL cannot be used. Write it as http://host:port.",
+        )
+    elif isinstance(exc, ProxyError):
+        message = f"The proxy refused the connection ({type(exc).__name__})."
     elif isinstance(exc, OSError):
-        message = f"The connection failed: {exc.strerror or type(exc).__name__}."
+        message = f"The connection failed: {exc.strerror or 'no address of the host answered'}."
     elif isinstance(exc, InvalidHandshake | WebSocketException):
         message = f"The WebSocket handshake failed ({type(exc).__name__})."
     elif isinstance(exc, ImportError):
+        kind = FailureKind.CONFIGURATION
         message = "A SOCKS proxy needs the package python-socks: pip install python-socks[asyncio]."
     else:
         message = f"The connection failed ({type(exc).__name__})."
+    return Failure(kind, phase=Phase.CONNECT, message=message)
+
+
+def _rejected(status: int, who: str, response: Any) -> Failure:
+    headers = {
+        name.lower(): value
+        for name, value in response.headers.raw_items()
+        if name.lower() in _KEPT or name.lower().startswith("x-ratelimit-")
+    }
     return Failure(
-        kind,
+        FailureKind.HANDSHAKE_REJECTED,
         phase=Phase.CONNECT,
-        message=message,
+        message=f"{who} with HTTP {status}.",
+        code=_code(getattr(response, "body", None)),
         status=status,
         headers=headers,
         retry_after=retry_after(headers),
     )
 
 
-_KEPT = frozenset({"retry-after", "retry-after-ms", "x-request-id", "x-should-retry"})
+def _code(body: object) -> str | None:
+    """The error code in the body of a refusal; its text stays out, as it may quote the key."""
+    if not isinstance(body, bytes | bytearray) or len(body) > _MAX_BODY:
+        return None
+    try:
+        data = _json.loads(bytes(body))
+    except ValueError:
+        return None
+    error = data.get("error") if isinstance(data, dict) else None
+    code = error.get("code") if isinstance(error, dict) else None
+    return code if isinstance(code, str) and _WORD.fullmatch(code) else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -10,11 +11,13 @@ import tenacity
 from .._protocol.limits import RetryPolicy
 from .._types import Failure, FailureKind
 
-__all__ = ["Failed", "back_off", "retrying", "set_testing"]
+__all__ = ["Failed", "back_off", "paced", "retrying", "set_testing", "worth_retrying"]
 
 T = TypeVar("T")
 
 _RETRIED_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
+# Waiting does not help against these, although they come with 429.
+_HOPELESS = frozenset({"insufficient_quota", "billing_hard_limit_reached"})
 _testing = False
 
 
@@ -48,10 +51,15 @@ def back_off(policy: RetryPolicy, attempt: int, asked: float | None = None) -> f
     return max(strategy(state), asked or 0.0)
 
 
+def paced(seconds: float) -> float:
+    """Seconds of a pause that is no back-off; none in tests that have switched waiting off."""
+    return 0.0 if _testing else seconds
+
+
 def worth_retrying(failure: Failure) -> bool:
     """Whether dialing again can help."""
     if failure.kind is FailureKind.HANDSHAKE_REJECTED:
-        return failure.status in _RETRIED_STATUS
+        return failure.status in _RETRIED_STATUS and failure.code not in _HOPELESS
     return failure.kind in (FailureKind.DIAL_FAILED, FailureKind.DIAL_TIMEOUT)
 
 
@@ -60,6 +68,7 @@ async def retrying(
     policy: RetryPolicy,
     *,
     before_sleep: Callable[[Failure, int, float], bool],
+    least: Callable[[], float] = lambda: 0.0,
 ) -> T:
     """Runs `attempt` until it succeeds or the policy is used up.
 
@@ -67,6 +76,7 @@ async def retrying(
         attempt: Raises `Failed`.
         policy: How often and how fast.
         before_sleep: Gets the failure, the number of attempts and the wait; returns False to give up.
+        least: Seconds that must pass at least before the next attempt, whatever the policy says.
 
     Raises:
         Failed: The last failure.
@@ -76,7 +86,7 @@ async def retrying(
     def wait(state: tenacity.RetryCallState) -> float:
         number = state.attempt_number
         if number not in planned:
-            planned[number] = back_off(policy, number, _failure(state).retry_after)
+            planned[number] = max(back_off(policy, number, _failure(state).retry_after), paced(least()))
         return planned[number]
 
     def again(state: tenacity.RetryCallState) -> bool:
@@ -94,7 +104,7 @@ async def retrying(
             return True
         return not before_sleep(_failure(state), state.attempt_number, pause)
 
-    retry = tenacity.AsyncRetrying(retry=again, wait=wait, stop=stop, reraise=True)
+    retry = tenacity.AsyncRetrying(retry=again, wait=wait, stop=stop, sleep=asyncio.sleep, reraise=True)
     return await retry(attempt)
 
 
