@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
+from websockets.protocol import State
 
 from .. import _json
 from .._protocol.connection import Received, ResponsesProtocol
@@ -20,10 +21,13 @@ from .._protocol.events import EventKind
 from .._types import Failure, FailureKind, Phase
 from .hooks import ConnectionClosed as ConnectionClosedEvent
 from .hooks import TurnEnded, TurnSent
+from .lanes import LaneBook
+from .liveness import Liveness
 from .ticket import Ticket
 
 if TYPE_CHECKING:
     from .._protocol.lanes import Lane
+    from .dial import Socket
     from .pool import Pool
 
 __all__ = ["Connection"]
@@ -39,11 +43,15 @@ class Connection:
     Attributes:
         label: Short name for metadata, logs and hooks.
         protocol: What is on its lanes.
+        lanes: Which lane a turn may have.
         usable: Whether it takes new turns.
+        checking: Whether it is asked just now if it is still alive.
+        expires_at: When it is rotated, on the loop's clock; None for never.
+        probed_at: When a turn was sent that will show whether the server has lanes.
         served: Turns sent so far.
     """
 
-    def __init__(self, pool: Pool, socket: ClientConnection, label: str) -> None:
+    def __init__(self, pool: Pool, socket: Socket, label: str, lifetime: float | None = None) -> None:
         limits = pool.manager.limits
         self.pool = pool
         self.label = label
@@ -55,7 +63,10 @@ class Connection:
             label=label,
             loads=_json.loads,
         )
+        self.lanes = LaneBook(self.protocol, limits.max_lanes)
         self.usable = True
+        self.checking = False
+        self.probed_at = 0.0
         self.served = 0
         self._loop = asyncio.get_running_loop()
         self._tickets: dict[Lane, Ticket] = {}
@@ -64,16 +75,52 @@ class Connection:
         self._dirty: list[Ticket] = []
         self._flushing = False
         self._timers: dict[str, asyncio.TimerHandle] = {}
-        self._closed = False
+        self._closing = self._gone = False
+        self._why = "lost"
         self._cause: Failure | None = None
         self._foreign_at = 0.0
+        self._liveness = Liveness(socket, limits)
         self._reader = self._loop.create_task(self._read(), name=f"ws-responses reader {label}")
         self._writer = self._loop.create_task(self._write(), name=f"ws-responses writer {label}")
-        if (lifetime := pool.next_lifetime()) is not None:
+        self.expires_at: float | None = None
+        self._expires_wall = float("inf")
+        if lifetime is not None:
+            self.expires_at, self._expires_wall = self._loop.time() + lifetime, time.time() + lifetime
             self._timers["rotate"] = self._loop.call_later(lifetime, self._rotate)
         self._idle()
 
+    # -- is it alive? ----------------------------------------
+
+    def trusted(self) -> bool:
+        """Whether a turn may be put on it; if it has been silent for too long, a check is begun."""
+        if not self.usable or self.checking:
+            return False
+        if time.time() >= self._expires_wall:  # the machine slept, and the timer with it
+            self._rotate()
+            return False
+        if not self._liveness.suspicious():
+            return True
+        self.checking = True
+        self.pool.manager.background(self._check())
+        return False
+
+    async def _check(self) -> None:
+        alive = False
+        try:
+            alive = await self._liveness.answers()
+        finally:
+            self.checking = False
+            if not alive:
+                logger.debug("connection %s does not answer and is replaced", self.label)
+                self.abort("unresponsive")
+        self.pool.pump()
+
     # -- turns ----------------------------------------
+
+    @property
+    def live(self) -> int:
+        """Turns in flight that somebody waits for."""
+        return len(self._tickets)
 
     def send(self, ticket: Ticket, lane: Lane) -> None:
         """Puts a turn on a lane."""
@@ -81,28 +128,125 @@ class Connection:
         ticket.connection, ticket.lane = self, lane
         ticket.lane_name, ticket.reused = lane.name or "", self.served > 0
         ticket.sent_bytes = len(frame)
+        ticket.seen_at = self._loop.time()
+        if self.protocol.has_lanes is None:
+            self.probed_at = ticket.seen_at
         self.served += 1
         self._tickets[lane] = ticket
         self._outbox.append((ticket, frame))
         self._writable.set()
+        self._watch(ticket)
         if (handle := self._timers.pop("idle", None)) is not None:
             handle.cancel()
 
     def abandon(self, ticket: Ticket) -> None:
         """The caller is gone: the rest of the answer is swallowed, the lane is free after its terminal event."""
+        if self._release(ticket):
+            self._emit_ended(ticket, None)
+            self._wind_up()
+
+    def _release(self, ticket: Ticket) -> bool:
+        """Takes a turn off its lane; False if it has no lane any more."""
         lane = ticket.lane
         if lane is None or self._tickets.get(lane) is not ticket:
-            return
+            return False
         ticket.done = True
         ticket.stop_timers()
         del self._tickets[lane]
-        self.protocol.abandon(lane)
+        queued = next((entry for entry in self._outbox if entry[0] is ticket), None)
+        if queued is None:
+            self.protocol.abandon(lane)
+        else:  # nothing was written, and nothing will be
+            self._outbox.remove(queued)
+            self.lanes.take_back(lane)
+        return True
+
+    def fail(self, ticket: Ticket, failure: Failure) -> None:
+        """Ends a turn with a failure; its lane drains."""
+        if not ticket.done and self._release(ticket):
+            self._finish(ticket, failure)
+            self._wind_up()
+
+    def _finish(self, ticket: Ticket, failure: Failure | None) -> None:
+        ticket.done = True
+        ticket.stop_timers()
+        if failure is not None:
+            ticket.batch.append(failure)
+        self._deliver(ticket)
+        self.pool.manager.ended(ticket)
+        self._emit_ended(ticket, failure)
+
+    def _emit_ended(self, ticket: Ticket, failure: Failure | None) -> None:
+        self.pool.emit(
+            TurnEnded(
+                connection=self.label,
+                endpoint=self.pool.endpoint.label,
+                lane=ticket.lane_name,
+                events=ticket.events,
+                seconds=self._loop.time() - ticket.sent_at if ticket.sent_at else 0.0,
+                failure=failure.kind if failure else None,
+                phase=failure.phase if failure else ticket.phase,
+            )
+        )
+
+    # -- the clocks ----------------------------------------
+
+    def _watch(self, ticket: Ticket) -> None:
+        """Sets or moves the turn's clock."""
+        seconds = ticket.between_events_timeout if ticket.events else ticket.first_event_timeout
+        ticket.timer = None
+        if seconds is None:
+            return
+        now = self._loop.time()
+        left = max(ticket.seen_at, self._foreign_at) + seconds - now
+        if left <= 0 and not ticket.sent_at and self._still_writing(ticket):
+            left = seconds
+        if left > 0:
+            ticket.timer = self._loop.call_later(left, self._watch, ticket)
+            return
+        kind = FailureKind.BETWEEN_EVENTS_TIMEOUT if ticket.events else FailureKind.FIRST_EVENT_TIMEOUT
+        which = "next" if ticket.events else "first"
+        self._liveness.doubted = True
+        self.fail(
+            ticket, self._failure(kind, ticket, f"The {which} event did not come within {seconds:g} s.")
+        )
+
+    def _still_writing(self, ticket: Ticket) -> bool:
+        """Whether the socket has passed on bytes since the clock last looked: a slow network is not a dead one."""
+        transport: Any = self.socket.transport
+        before, ticket.unwritten = ticket.unwritten, transport.get_write_buffer_size()
+        return ticket.unwritten > 0 and ticket.unwritten != before
+
+    def _failure(self, kind: FailureKind, ticket: Ticket, message: str, code: int | None = None) -> Failure:
+        return Failure(
+            kind,
+            phase=ticket.phase,
+            message=message,
+            close_code=code,
+            events_seen=ticket.events,
+            connection=self.label,
+        )
+
+    # -- writing ----------------------------------------
+
+    async def _write(self) -> None:
+        while True:
+            await self._writable.wait()
+            while self._outbox:
+                if self.socket.state is not State.OPEN:
+                    return  # what is still here was never sent; the reader tells everybody
+                ticket, frame = self._outbox.popleft()
+                ticket.phase = Phase.SENT
+                try:
+                    await self.socket.send(frame, text=True)
+                except ConnectionClosed:
+                    return
+                self._on_written(ticket, len(frame))
+            self._writable.clear()
 
     def _on_written(self, ticket: Ticket, size: int) -> None:
-        now = self._loop.time()
-        if ticket.phase is Phase.CONNECT:
-            ticket.phase = Phase.SENT
-        ticket.sent_at = ticket.seen_at = now
+        ticket.sent_at = self._loop.time()
+        ticket.seen_at = max(ticket.seen_at, ticket.sent_at)
         self.pool.manager.counters.sent(ticket, size)
         self.pool.emit(
             TurnSent(
@@ -115,133 +259,75 @@ class Connection:
                 reused=ticket.reused,
             )
         )
-        if not ticket.done:
-            self._watch(ticket)
-
-    def _watch(self, ticket: Ticket) -> None:
-        """Sets or moves the turn's clock."""
-        seconds = ticket.between_events_timeout if ticket.events else ticket.first_event_timeout
-        ticket.timer = None
-        if seconds is None:
-            return
-        left = max(ticket.seen_at, self._foreign_at) + seconds - self._loop.time()
-        if left > 0:
-            ticket.timer = self._loop.call_later(left, self._watch, ticket)
-            return
-        kind = FailureKind.BETWEEN_EVENTS_TIMEOUT if ticket.events else FailureKind.FIRST_EVENT_TIMEOUT
-        which = "next" if ticket.events else "first"
-        self.fail(
-            ticket, self._failure(kind, ticket, f"The {which} event did not come within {seconds:g} s.")
-        )
-
-    def _failure(self, kind: FailureKind, ticket: Ticket, message: str, code: int | None = None) -> Failure:
-        return Failure(
-            kind,
-            phase=ticket.phase,
-            message=message,
-            close_code=code,
-            events_seen=ticket.events,
-            connection=self.label,
-        )
-
-    def fail(self, ticket: Ticket, failure: Failure) -> None:
-        """Ends a turn with a failure; its lane drains."""
-        if not ticket.done:
-            self.abandon(ticket)
-            self._finish(ticket, failure)
-            self._wind_up()
-
-    def _finish(self, ticket: Ticket, failure: Failure | None) -> None:
-        ticket.done = True
-        ticket.stop_timers()
-        if failure is not None:
-            ticket.batch.append(failure)
-        self._deliver(ticket)
-        self.pool.emit(
-            TurnEnded(
-                connection=self.label,
-                endpoint=self.pool.endpoint.label,
-                lane=ticket.lane_name,
-                events=ticket.events,
-                seconds=self._loop.time() - ticket.sent_at if ticket.sent_at else 0.0,
-                failure=failure.kind if failure else None,
-                phase=failure.phase if failure else Phase.TERMINAL,
-            )
-        )
-
-    # -- writing ----------------------------------------
-
-    async def _write(self) -> None:
-        while True:
-            await self._writable.wait()
-            while self._outbox:
-                ticket, frame = self._outbox.popleft()
-                if ticket.phase is Phase.CONNECT:
-                    ticket.phase = Phase.SENT
-                try:
-                    await self.socket.send(frame, text=True)
-                except ConnectionClosed:
-                    return  # the reader sees it too, and tells everybody
-                self._on_written(ticket, len(frame))
-            self._writable.clear()
 
     # -- reading ----------------------------------------
 
     async def _read(self) -> None:
         try:
-            while True:
-                self._on_text(await self.socket.recv(decode=False))
+            while self._on_text(await self.socket.recv(decode=False)):
+                pass
         except ConnectionClosed:
             pass
         except Exception as exc:  # a defect here must not leave turns hanging
             logger.error("reading from connection %s failed: %s", self.label, type(exc).__name__)
+            self.abort("failed")
         finally:
             self._lost()
 
-    def _on_text(self, raw: bytes) -> None:
+    def _on_text(self, raw: bytes) -> bool:
+        """Takes one frame; False: there is nothing more to read."""
         now = self._loop.time()
         counters = self.pool.manager.counters
         counters.frames_received += 1
         counters.bytes_received += len(raw)
         received = self.protocol.receive(raw, now=now)
-        if received.retire:
-            self.retire()
         if received.fatal is not None:
             self._cause = received.fatal
-            self.abort()
-            return
-        if received.lane is None:
-            self._foreign_at = now  # no turn's event, but the server is alive
-            return
-        ticket = self._tickets.get(received.lane)
-        if ticket is not None:
-            self._on_event(ticket, received, now)
-        elif received.ended:
-            self._wind_up()
-
-    def _on_event(self, ticket: Ticket, received: Received, now: float) -> None:
-        frame = received.frame
+            self.pool.learn(self)
+            self.abort("failed")
+            return False
+        if received.retire:
+            self.retire("expired")
         lane = received.lane
+        if lane is None:
+            self._foreign_at = now  # no turn's event, but the server is alive
+            return True
+        ticket = self._tickets.get(lane)
+        if ticket is not None:
+            self._on_event(ticket, lane, received, now)
+        elif received.ended:
+            self.lanes.ended(lane, unstored=False)
+            self._wind_up()
+        # The first event may have shown that there are lanes; one of the next ones that a fork has begun.
+        if self.pool.waiting and (lane.events == 1 or (lane.parent is not None and lane.events < 5)):
+            self.pool.pump()
+        return True
+
+    def _on_event(self, ticket: Ticket, lane: Lane, received: Received, now: float) -> None:
+        frame = received.frame
         assert frame is not None  # noqa: S101 - a lane comes with its frame
-        assert lane is not None  # noqa: S101 - the caller looked
         ticket.seen_at = now
         if received.failure is not None:
-            self._tickets.pop(lane, None)
-            self._finish(ticket, received.failure)
+            del self._tickets[lane]
+            failure = self.lanes.refused(lane, received.failure)
+            self.pool.learn(self)
+            self._finish(ticket, failure)
             self._wind_up()
             return
         ticket.events += 1
         if ticket.events == 1:
             ticket.lane_name = lane.name or ""
             ticket.phase = Phase.CREATED
-        elif frame.kind is EventKind.OUTPUT:
+            self.pool.learn(self)
+        if frame.kind is EventKind.OUTPUT:
             ticket.phase = Phase.STREAMING
         if ticket.wants_events or received.ended:
             ticket.batch.append(frame)
             ticket.batch_bytes += len(frame.raw)
         if received.ended:
-            self._tickets.pop(lane, None)
+            del self._tickets[lane]
             ticket.phase = Phase.TERMINAL
+            self.lanes.ended(lane, unstored=not ticket.keeps)
             if lane.latest is not None:
                 self.pool.index(lane.latest, self)
             self._finish(ticket, None)
@@ -251,8 +337,6 @@ class Connection:
             if not self._flushing:
                 self._flushing = True
                 self._loop.call_soon(self._flush)
-        if ticket.events == 1:
-            self.pool.pump()  # the first event may have shown that there are lanes
 
     def _flush(self) -> None:
         self._flushing = False
@@ -270,94 +354,117 @@ class Connection:
             return
         if not alive:
             self.abandon(ticket)
-        elif self.pool.manager.over_limit(ticket):
-            message = "The caller took events too slowly and its buffer is full."
-            self.fail(ticket, self._failure(FailureKind.BUFFER_OVERFLOW, ticket, message))
+            self.pool.manager.ended(ticket)
+        else:
+            self.pool.manager.relieve(ticket, size)
+
+    def overflow(self, ticket: Ticket) -> None:
+        """Ends a turn whose caller does not take its events; what has piled up for it is thrown away."""
+        ticket.mailbox.discard()
+        ticket.batch, ticket.batch_bytes = [], 0
+        message = "The caller took events too slowly and its buffer is full."
+        self.fail(ticket, self._failure(FailureKind.BUFFER_OVERFLOW, ticket, message))
 
     # -- the end ----------------------------------------
 
     def _wind_up(self) -> None:
         """After a turn: close if nothing more is to come, else let the waiting ones in."""
-        if not self.protocol.in_flight and not self._tickets:
+        if not self._tickets:
             if not self.usable:
-                self.close()
+                self.close(self._why)
                 return
             self._idle()
         self.pool.pump()
 
     def _idle(self) -> None:
         max_idle = self.pool.manager.limits.max_idle
-        if max_idle is not None and "idle" not in self._timers and not self._closed:
+        if max_idle is not None and "idle" not in self._timers and not self._closing:
             self._timers["idle"] = self._loop.call_later(max_idle, self._on_idle)
 
     def _on_idle(self) -> None:
         self._timers.pop("idle", None)
-        if self.protocol.in_flight or self._tickets:
+        if self._tickets:
             return
         if self.pool.watches:  # its owner comes back when its tools are done
             self._idle()
             return
-        self.retire()
+        self.retire("idle")
 
     def _rotate(self) -> None:
-        self.pool.manager.counters.rotations += 1
-        self.retire()
+        if self.usable:
+            self.pool.manager.counters.rotations += 1
+            self.retire("rotated")
 
-    def retire(self) -> None:
-        """Takes no new turn; closes when the last one in flight has ended."""
+    def retire(self, why: str) -> None:
+        """Takes no new turn; closes when nobody waits for an answer on it any more."""
         if not self.usable:
             return
-        self.usable = False
-        self.pool.unindex(self)
-        if not self.protocol.in_flight and not self._tickets:
-            self.close()
+        self._drop_out(why)
+        if not self._tickets:
+            self.close(why)
+        self.pool.pump()  # turns that waited for one of its lanes must go elsewhere
 
-    def close(self) -> None:
-        """Closes the socket politely, in the background."""
+    def _drop_out(self, why: str) -> None:
+        if self.usable:
+            self._why = why
         self.usable = False
         self.pool.unindex(self)
-        if not self._closed:
-            self._closed = True
+
+    def close(self, why: str = "closed") -> None:
+        """Closes the socket politely, in the background."""
+        self._drop_out(why)
+        if not self._closing:
+            self._closing = True
             self.pool.manager.background(self._close())
 
     async def _close(self) -> None:
         try:
             await asyncio.wait_for(self.socket.close(), _CLOSE_SECONDS)
         except (TimeoutError, asyncio.TimeoutError):
-            self.abort()
+            self.abort(self._why)
 
-    def abort(self) -> None:
+    def abort(self, why: str) -> None:
         """Drops the socket at once."""
-        self.usable = False
-        self.pool.unindex(self)
+        self._drop_out(why)
         transport: Any = getattr(self.socket, "transport", None)
         if transport is not None:
             transport.abort()
 
     def _lost(self) -> None:
         """The socket is gone: whatever was in flight failed."""
-        self._closed, self.usable = True, False
+        if self._gone:
+            return
+        self._gone, expected = True, self._closing
+        self._closing = True
+        self._drop_out(self._why)
         for handle in self._timers.values():
             handle.cancel()
         self._timers.clear()
         self._writer.cancel()
-        lost, self._tickets = list(self._tickets.values()), {}
+        self._outbox.clear()
+        lost = [ticket for ticket in self._tickets.values() if not ticket.done]
+        self._tickets.clear()
         code = _close_code(self.socket)
         for ticket in lost:
             self._finish(ticket, self._loss(ticket, code))
-        self.pool.remove(self, lost=bool(lost))
+        self.pool.remove(self, died=bool(lost) or (not expected and code is None))
         self.pool.emit(
             ConnectionClosedEvent(
-                connection=self.label, endpoint=self.pool.endpoint.label, code=code, lost=len(lost)
+                connection=self.label,
+                endpoint=self.pool.endpoint.label,
+                code=code,
+                lost=len(lost),
+                why=self._why,
             )
         )
 
     def _loss(self, ticket: Ticket, code: int | None) -> Failure:
         cause = self._cause
+        if ticket.phase is Phase.CONNECT:
+            message = "The connection was lost before the turn was written."
+            return self._failure(FailureKind.CONNECTION_LOST, ticket, message, code)
         if cause is not None and cause.kind is not FailureKind.SERVER_ERROR:
             return self._failure(cause.kind, ticket, cause.message)
-        if self.pool.manager.closed:
-            return self._failure(FailureKind.MANAGER_CLOSED, ticket, "The ConnectionManager was closed.")
         if code == 1009:
             message = "A frame was above the size limit (close code 1009)."
             return self._failure(FailureKind.MESSAGE_TOO_LARGE, ticket, message, code)
@@ -368,6 +475,6 @@ class Connection:
         return self._failure(FailureKind.CONNECTION_LOST, ticket, message, code)
 
 
-def _close_code(socket: ClientConnection) -> int | None:
+def _close_code(socket: Socket) -> int | None:
     code = socket.close_code
     return None if code == 1006 else code

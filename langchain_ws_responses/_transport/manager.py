@@ -7,18 +7,21 @@ import contextlib
 import itertools
 import logging
 import os
+import random
 import ssl
 import threading
-import time
-from collections.abc import Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any, NoReturn
 
 from .._protocol.limits import Limits, Profile, RetryPolicy
 from .._types import Failure, FailureKind, Replay
 from ..errors import ConfigurationError, error_from
-from .dial import Endpoint
+from .accounting import Buffers, Counters
+from .endpoint import Endpoint
 from .hooks import Hook, Stats, TransportEvent
+from .mailbox import SyncMailbox
 from .pool import Pool
+from .proxy import check_proxy
 from .runtime import keep_inherited, runtime
 from .ticket import Ticket
 from .watch import Watch
@@ -28,33 +31,8 @@ __all__ = ["ConnectionManager", "default_manager"]
 logger = logging.getLogger("langchain_ws_responses")
 
 _CLOSE_SECONDS = 5.0
-_CHECK_TOTAL_ABOVE = 256 * 1024
-
-
-class Counters:
-    """Totals since the manager was made; written on the I/O thread only, except `http`."""
-
-    def __init__(self) -> None:
-        self.turns = self.delta = self.full = self.warm_up = self.resends = self.http = 0
-        self.bytes_sent = self.bytes_received = self.frames_received = 0
-        self.dials = self.dial_failures = self.rotations = self.lost = 0
-        self.full_reasons: dict[str, int] = {}
-
-    def sent(self, ticket: Ticket, size: int) -> None:
-        """Counts one create."""
-        self.bytes_sent += size
-        self.count(ticket.mode, ticket.reason)
-
-    def count(self, mode: str, reason: str) -> None:
-        """Counts one request by how it was sent."""
-        self.turns += 1
-        if mode == "delta":
-            self.delta += 1
-        elif mode == "warmup":
-            self.warm_up += 1
-        else:
-            self.full += 1
-            self.full_reasons[reason] = self.full_reasons.get(reason, 0) + 1
+# Endpoints that nobody uses any more are forgotten beyond this number.
+_MANY_POOLS = 64
 
 
 class ConnectionManager:
@@ -98,23 +76,28 @@ class ConnectionManager:
         self.proxy = proxy
         self.allow_insecure = allow_insecure
         self.profiles: dict[str, Profile] = dict(profiles or {})
+        self.closed = False
+        if proxy is not None:
+            check_proxy(proxy)
         self._reset()
+        runtime().at_exit(self._drop)
+        runtime().in_child(self._check_process)
 
     def _reset(self) -> None:
         self._pid = os.getpid()
         self._lock = threading.Lock()
         self._pools: dict[str, Pool] = {}
-        self._tickets: set[Ticket] = set()
+        self._buffers = Buffers(self.limits)
         self._tasks: set[asyncio.Task[Any]] = set()
         self.counters = Counters()
         self.numbers = itertools.count(1)
-        self.closed = False
-        runtime().at_exit(self._drop)
+        # Not shared with its parent: both would choose the same moments.
+        self.random = random.Random()  # noqa: S311 - jitter is no secret
 
     def _check_process(self) -> None:
         """After `fork` the child forgets what it inherited, and touches none of it."""
         if self._pid != os.getpid():
-            keep_inherited((self._pools, self._tasks, self._tickets))
+            keep_inherited((self._pools, self._tasks, self._buffers))
             self._reset()
 
     # -- for the model ----------------------------------------
@@ -125,8 +108,13 @@ class ConnectionManager:
         Raises:
             ManagerClosed: The manager is closed.
             ConfigurationError: A plain `ws` URL to another machine.
+            RuntimeError: A sync caller on the I/O thread, which would wait for itself.
         """
         self.check(ticket.endpoint)
+        if isinstance(ticket.mailbox, SyncMailbox) and runtime().inside():
+            raise RuntimeError(
+                "a hook runs on the I/O thread and must not call a model: it would wait for itself"
+            )
         runtime().call(self._admit, ticket)
 
     def check(self, endpoint: Endpoint) -> None:
@@ -168,7 +156,7 @@ class ConnectionManager:
         if not self.profile_of(endpoint).websocket:
             return False
         pool = self._pools.get(endpoint.key) if self._pid == os.getpid() else None
-        return pool is None or pool.breaker.allows(time.monotonic())
+        return pool is None or pool.breaker.allows(self.now())
 
     def profile_of(self, endpoint: Endpoint) -> Profile:
         """What is known about the server behind an endpoint: told by the user, or by its host name."""
@@ -182,7 +170,11 @@ class ConnectionManager:
             ConfigurationError: A plain `ws` URL to another machine.
         """
         self.check(endpoint)
-        runtime().call(lambda: self._pool(endpoint).want())
+        runtime().call(self._want, endpoint)
+
+    def now(self) -> float:
+        """The clock of the I/O thread. Safe from any thread."""
+        return runtime().now()
 
     def watch(self, endpoint: Endpoint, watch: Watch) -> None:
         """Keeps the connection that holds a response, and tells `watch` when it is lost all the same."""
@@ -204,54 +196,62 @@ class ConnectionManager:
     def _pool(self, endpoint: Endpoint) -> Pool:
         pool = self._pools.get(endpoint.key)
         if pool is None:
+            if len(self._pools) >= _MANY_POOLS:
+                self._pools = {key: known for key, known in self._pools.items() if not known.is_unused}
             pool = self._pools[endpoint.key] = Pool(self, endpoint)
         return pool
+
+    def _want(self, endpoint: Endpoint) -> None:
+        if not self.closed:
+            self._pool(endpoint).want()
 
     def _admit(self, ticket: Ticket) -> None:
         if ticket.done:
             return
         pool = self._pool(ticket.endpoint)
+        self._buffers.add(ticket)
         if self.closed:
             pool.refuse(ticket, _closed_failure())
         elif ticket.delay > 0:
             delay, ticket.delay = ticket.delay, 0.0
             ticket.lease_timer = asyncio.get_running_loop().call_later(delay, self._admit, ticket)
-            self._tickets.add(ticket)
         else:
-            self._tickets.add(ticket)
+            ticket.lease_timer = None
             pool.add(ticket)
-            self._prune()
-
-    def _prune(self) -> None:
-        if len(self._tickets) > 64 and len(self._tickets) > 2 * sum(
-            not ticket.done for ticket in self._tickets
-        ):
-            self._tickets = {ticket for ticket in self._tickets if not ticket.done}
 
     def _abandon(self, ticket: Ticket) -> None:
         if not ticket.done:
             self._pool(ticket.endpoint).abandon(ticket)
 
-    def over_limit(self, ticket: Ticket) -> bool:
-        """Whether the caller of a turn, or all callers together, let too many bytes pile up."""
-        pending = ticket.mailbox.pending
-        limits = self.limits
-        if limits.max_lane_bytes is not None and pending > limits.max_lane_bytes:
-            return True
-        if limits.max_total_bytes is None or pending < min(_CHECK_TOTAL_ABOVE, limits.max_total_bytes):
-            return False
-        return self._buffered() > limits.max_total_bytes
+    def ended(self, ticket: Ticket) -> None:
+        """A turn is over."""
+        self._buffers.ended(ticket)
 
-    def _buffered(self) -> int:
-        return sum(ticket.mailbox.pending for ticket in list(self._tickets))
+    def relieve(self, ticket: Ticket, size: int) -> None:
+        """Ends a turn whose events pile up, if the `size` bytes that another one just got are too many."""
+        victim = self._buffers.victim(ticket, size)
+        if victim is not None and victim.connection is not None:
+            victim.connection.overflow(victim)
+
+    def expiries(self) -> list[float]:
+        """Seconds until each connection that takes turns is rotated."""
+        now = self.now()
+        return [
+            connection.expires_at - now
+            for pool in self._pools.values()
+            for connection in pool.connections
+            if connection.usable and connection.expires_at is not None
+        ]
 
     def emit(self, event: TransportEvent) -> None:
         """Tells the hooks; what they raise is theirs alone."""
         for hook in self.hooks:
             try:
                 hook(event)
-            except Exception:
-                logger.exception("a hook failed on %s", type(event).__name__)
+            except BaseException as exc:  # also `SystemExit`: it would end the I/O thread for everybody
+                logger.error(
+                    "a hook failed on %s: %s", type(event).__name__, type(exc).__name__, exc_info=True
+                )
 
     def keep(self, task: asyncio.Task[Any]) -> None:
         """Holds a task until it is done."""
@@ -263,11 +263,13 @@ class ConnectionManager:
         self.keep(asyncio.get_running_loop().create_task(coroutine))
 
     def _drop(self) -> None:
-        """Aborts every socket: the process is going away."""
-        self.closed = True
+        """Aborts every socket without a word: the process is going away, and nobody may be woken for that."""
+        self.closed, self.hooks = True, ()
+        for ticket in list(self._buffers.live):
+            ticket.done = True
+            ticket.stop_timers()
         for pool in list(self._pools.values()):
-            for connection in list(pool.connections):
-                connection.abort()
+            pool.drop()
 
     # -- life ----------------------------------------
 
@@ -280,7 +282,7 @@ class ConnectionManager:
     def _drain(self) -> None:
         for pool in list(self._pools.values()):
             for connection in list(pool.connections):
-                connection.retire()
+                connection.retire("drained")
 
     def close(self) -> None:
         """Closes every connection and ends every waiting turn with `ManagerClosed`.
@@ -303,7 +305,7 @@ class ConnectionManager:
         if self._begin_close(finished):
             await asyncio.wait([done], timeout=_CLOSE_SECONDS)
 
-    def _begin_close(self, finished: Any) -> bool:
+    def _begin_close(self, finished: Callable[[], object]) -> bool:
         self._check_process()
         with self._lock:
             self.closed = True
@@ -312,14 +314,12 @@ class ConnectionManager:
         runtime().call(self._close_on_thread, finished)
         return True
 
-    def _close_on_thread(self, finished: Any) -> None:
-        for ticket in list(self._tickets):
-            if not ticket.done:
-                pool = self._pool(ticket.endpoint)
-                if ticket.connection is None:
-                    pool.refuse(ticket, _closed_failure())
-                else:
-                    ticket.connection.fail(ticket, _closed_failure(ticket))
+    def _close_on_thread(self, finished: Callable[[], object]) -> None:
+        for ticket in list(self._buffers.live):
+            if ticket.connection is None:
+                self._pool(ticket.endpoint).refuse(ticket, _closed_failure())
+            else:
+                ticket.connection.fail(ticket, _closed_failure(ticket))
         for pool in list(self._pools.values()):
             pool.fail_all(_closed_failure())
 
@@ -351,8 +351,10 @@ class ConnectionManager:
         connections = [connection for pool in pools for connection in list(pool.connections)]
         opened = [connection for connection in connections if connection.usable]
         counters = self.counters
-        now = time.monotonic()
-        in_flight = sum(connection.protocol.in_flight for connection in connections)
+        now = self.now()
+        # A copy: lanes come and go on the I/O thread meanwhile.
+        lanes = [lane for connection in connections for lane in list(connection.protocol.lanes.values())]
+        in_flight = sum(not lane.idle for lane in lanes)
         return Stats(
             connections_open=len(opened),
             connections_draining=len(connections) - len(opened),
@@ -360,7 +362,7 @@ class ConnectionManager:
             lanes_named=sum(len(connection.protocol.lanes) for connection in opened),
             in_flight=in_flight,
             waiting=sum(len(pool.waiting) for pool in pools),
-            buffered_bytes=self._buffered(),
+            buffered_bytes=self._buffers.total(),
             turns=counters.turns,
             delta=counters.delta,
             full=counters.full,
@@ -374,7 +376,7 @@ class ConnectionManager:
             dial_failures=counters.dial_failures,
             rotations=counters.rotations,
             lost=counters.lost,
-            strays=sum(connection.protocol.strays for connection in connections),
+            strays=counters.strays + sum(connection.protocol.strays for connection in connections),
             full_reasons=dict(counters.full_reasons),
             breakers={
                 pool.endpoint.label: state for pool in pools if (state := pool.breaker.state(now)) != "closed"
@@ -407,6 +409,15 @@ def _closed_failure(ticket: Ticket | None = None) -> Failure:
         return Failure(FailureKind.MANAGER_CLOSED, message=message)
     return Failure(FailureKind.MANAGER_CLOSED, phase=ticket.phase, message=message, events_seen=ticket.events)
 
+
+def _renew_lock() -> None:
+    """In a forked child the lock may be held by a thread that only its parent has."""
+    global _default_lock  # noqa: PLW0603 - guards the one per process
+    _default_lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)
 
 _default_lock = threading.Lock()
 _default: ConnectionManager | None = None

@@ -6,30 +6,38 @@ Everything here runs on the I/O thread. Placing a turn is a pure decision; diali
 from __future__ import annotations
 
 import asyncio
-import random
-import time
+import logging
 from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from .._protocol.lanes import LocalProtocolError
 from .._types import Failure, FailureKind
-from .breaker import Breaker
+from .breaker import Breaker, DialBudget
 from .connection import Connection
 from .dial import dial
 from .hooks import ConnectionOpened, DialRetrying, TransportEvent
-from .retry import Failed, retrying
+from .lanes import Cost, Offer
+from .retry import Failed, paced, retrying, worth_retrying
+from .rotation import pick_lifetime
 from .ticket import Ticket
 from .watch import Watch
 
 if TYPE_CHECKING:
     from .._protocol.lanes import Lane
-    from .dial import Endpoint
+    from .dial import Endpoint, Socket
     from .manager import ConnectionManager
 
 __all__ = ["Pool"]
 
+logger = logging.getLogger("langchain_ws_responses")
+
+# Servers end a connection at an age of their own; it must be gone well before.
 _LIFETIME_SHARE = 0.92
-_JITTER = 0.05
+# From here on a chain that is only in a connection's memory is given up rather than one more connection opened.
+_MANY_CONNECTIONS = 32
+# A server that says whether it has lanes says so at once; a silent one must not hold up everybody.
+_PROBE_SECONDS = 1.0
 
 
 class Pool:
@@ -44,10 +52,12 @@ class Pool:
         self.waiting: deque[Ticket] = deque()
         self.holders: dict[str, Connection] = {}
         self.watches: set[Watch] = set()
+        self._budget = DialBudget()
         self._dialing: asyncio.Task[None] | None = None
-        self._wanted = 0
-        self._count = 0
-        self._pumping = False
+        self._last_failure: Failure | None = None
+        self._wanted = False
+        self._pumping = self._pump_again = False
+        self._probe_timer: asyncio.TimerHandle | None = None
 
     # -- what is where ----------------------------------------
 
@@ -74,7 +84,10 @@ class Pool:
         """Tells the owner of a watch, once, that its response is out of reach."""
         if not watch.told and not self.holds(watch.response_id):
             watch.told = True
-            watch.lost()
+            try:
+                watch.lost()
+            except Exception as exc:
+                logger.error("a watch failed: %s", type(exc).__name__)
 
     def holds(self, response_id: str) -> bool:
         """Whether a live connection's memory holds a response. Safe from any thread."""
@@ -90,12 +103,20 @@ class Pool:
         """Whether a connection takes turns now. Safe from any thread."""
         return any(connection.usable for connection in list(self.connections))
 
+    @property
+    def is_unused(self) -> bool:
+        """Whether nothing would be missed if it were forgotten."""
+        busy = self.connections or self.waiting or self.watches or self._dialing is not None
+        return not busy and self.breaker.state(self.manager.now()) != "open"
+
     # -- placing turns ----------------------------------------
 
     def add(self, ticket: Ticket) -> None:
         """Sends a turn now, or lets it wait for a lane or a connection."""
         limits = self.manager.limits
-        if self._try(ticket):
+        # Nobody overtakes those who wait for any lane at all.
+        behind = not ticket.bound and any(not other.bound for other in self.waiting)
+        if not behind and self._try(ticket):
             return
         if limits.max_waiting is not None and len(self.waiting) >= limits.max_waiting:
             message = f"{len(self.waiting)} turns wait for a lane already."
@@ -112,7 +133,10 @@ class Pool:
         if ticket in self.waiting:
             self.waiting.remove(ticket)
             message = f"No lane became free within {self.manager.limits.lease_timeout:g} s."
-            self.refuse(ticket, Failure(FailureKind.LEASE_TIMEOUT, message=message))
+            failure = Failure(FailureKind.LEASE_TIMEOUT, message=message)
+            # While every dial fails, that is the news; nobody can free a lane of a connection that is not there.
+            outage = self._last_failure if self._dialing is not None and not self.is_open else None
+            self.refuse(ticket, outage or failure)
 
     def refuse(self, ticket: Ticket, failure: Failure) -> None:
         """Ends a turn that was never sent."""
@@ -120,15 +144,17 @@ class Pool:
             ticket.done = True
             ticket.stop_timers()
             ticket.mailbox.put([failure], 0)
+            self.manager.ended(ticket)
 
     def abandon(self, ticket: Ticket) -> None:
         """The caller is gone."""
+        ticket.done = True
+        ticket.stop_timers()
         if ticket.connection is not None:
             ticket.connection.abandon(ticket)
         elif ticket in self.waiting:
             self.waiting.remove(ticket)
-        ticket.done = True
-        ticket.stop_timers()
+        self.manager.ended(ticket)
 
     def _try(self, ticket: Ticket) -> bool:
         """Sends or refuses a turn if that can be done now; False: it waits."""
@@ -142,70 +168,134 @@ class Pool:
             ticket.lease_timer.cancel()
             ticket.lease_timer = None
         connection, lane = placed
-        connection.send(ticket, lane)
+        try:
+            connection.send(ticket, lane)
+        except LocalProtocolError as exc:  # a defect here must not leave the caller waiting
+            logger.error("a turn could not be put on its lane: %s", exc)
+            message = "The turn could not be put on its lane."
+            self.refuse(ticket, Failure(FailureKind.PROTOCOL_VIOLATION, message=message))
         return True
 
     def _place(self, ticket: Ticket) -> tuple[Connection, Lane] | Failure | None:
         """Decides where a turn goes: its own lane, a fork beside it, any lane, or nowhere yet."""
-        if ticket.parent is not None:
-            connection = self.holders.get(ticket.parent)
-            lane = connection.protocol.holder(ticket.parent) if connection is not None else None
-            if connection is not None and lane is not None and connection.usable:
-                if lane.idle and not connection.protocol.may_advance(lane):
-                    return None
-                own = lane if lane.idle and connection.protocol.room else connection.protocol.spare_lane()
-                if own is not None:
-                    return connection, own
-                if not ticket.stored:
-                    return None
-            elif not ticket.stored:
+        connection = self.holders.get(ticket.parent) if ticket.parent is not None else None
+        trusted = connection is not None and connection.trusted()
+        lane = (
+            connection.protocol.holder(ticket.parent)
+            if connection is not None and connection.usable and ticket.parent is not None
+            else None
+        )
+        if connection is None or lane is None:
+            if ticket.bound:
                 message = "The connection that held the response to continue is gone."
                 return Failure(FailureKind.PARENT_GONE, message=message)
-        for connection in self.connections:
-            if connection.usable and (spare := connection.protocol.spare_lane()) is not None:
-                return connection, spare
-        return None
+            return self._anywhere()
+        if not trusted:
+            return None  # it is being checked
+        protocol = connection.protocol
+        if protocol.room:
+            if lane.idle and protocol.may_advance(lane):
+                return connection, lane
+            offer = connection.lanes.offer(self.manager.now())
+            if offer is not None and (ticket.bound or offer.cost < Cost.CHAIN):
+                return connection, connection.lanes.take(offer)
+        return None if ticket.bound else self._anywhere()
+
+    def _anywhere(self) -> tuple[Connection, Lane] | None:
+        """Finds the lane that costs least; None where waiting for another connection costs less."""
+        now = self.manager.now()
+        best: tuple[Connection, Offer] | None = None
+        for connection in list(self.connections):
+            if not connection.trusted() or (offer := connection.lanes.offer(now)) is None:
+                continue
+            if offer.cost is Cost.NOTHING:
+                return connection, connection.lanes.take(offer)
+            if best is None or (offer.cost, offer.used_at) < (best[1].cost, best[1].used_at):
+                best = connection, offer
+        if best is None or (best[1].cost is Cost.CHAIN and self._may_grow()):
+            return None
+        connection, offer = best
+        return connection, connection.lanes.take(offer)
+
+    def _may_grow(self) -> bool:
+        """Whether one more connection may be opened for the sake of an unstored chain."""
+        most = self.manager.limits.max_connections
+        count = sum(connection.usable for connection in self.connections)
+        return self._last_failure is None and count < (most or _MANY_CONNECTIONS) and not self.manager.closed
 
     def pump(self) -> None:
         """Lets waiting turns in, in order; one that waits for a certain lane does not hold up the others."""
-        if self._pumping or not self.waiting:
+        self._pump_again = True
+        if self._pumping or self.manager.closed:
             return
         self._pumping = True
         try:
-            room = sum(connection.protocol.room for connection in self.connections if connection.usable)
-            still: deque[Ticket] = deque()
-            while self.waiting:
-                ticket = self.waiting.popleft()
-                if not room and not (ticket.parent is not None and not ticket.stored):
-                    still.append(ticket)
-                elif self._try(ticket):
-                    room -= 1
-                else:
-                    still.append(ticket)
-            self.waiting = still
+            while self._pump_again and self.waiting:
+                self._pump_again = False
+                self._pump_once()
         finally:
             self._pumping = False
         self._dial_if_needed()
 
+    def _pump_once(self) -> None:
+        roomy = {
+            connection for connection in self.connections if connection.usable and connection.protocol.room
+        }
+        blocked = not roomy
+        still: deque[Ticket] = deque()
+        while self.waiting:
+            ticket = self.waiting.popleft()
+            holder = self.holders.get(ticket.parent) if ticket.parent is not None else None
+            if holder is not None and holder.usable:
+                hopeless = holder not in roomy and (ticket.bound or blocked)
+            else:
+                hopeless = blocked and not ticket.bound
+            if hopeless or not self._try(ticket):
+                still.append(ticket)
+                blocked = blocked or not ticket.bound
+        self.waiting = still
+
     # -- dialing ----------------------------------------
 
     def _dial_if_needed(self) -> None:
-        if not self.waiting or self._dialing is not None or self.manager.closed:
+        if self._dialing is not None or self.manager.closed:
             return
-        limits = self.manager.limits
+        if all(ticket.bound for ticket in self.waiting):  # those wait for a certain lane
+            return
         usable = [connection for connection in self.connections if connection.usable]
-        if limits.max_connections is not None and len(usable) >= limits.max_connections:
+        if any(connection.checking for connection in usable) or self._is_probing(usable):
             return
-        # A connection that has not yet shown whether it has lanes may soon have room for everybody.
-        if any(
-            connection.protocol.has_lanes is None and connection.protocol.in_flight for connection in usable
-        ):
+        if usable and self.breaker.state(self.manager.now()) == "open":  # a lane here comes sooner
             return
-        if any(connection.protocol.room for connection in usable) and all(
-            ticket.parent is not None and not ticket.stored for ticket in self.waiting
-        ):
+        most = self.manager.limits.max_connections
+        if most is None or len(usable) < most:
+            self.ensure_dial()
             return
-        self.ensure_dial()
+        # Nobody waits for what an abandoned answer still blocks; without lanes that is the whole connection.
+        blocked = [
+            connection for connection in usable if not connection.protocol.room and not connection.live
+        ]
+        if blocked:
+            blocked[0].retire("abandoned")
+
+    def _is_probing(self, usable: list[Connection]) -> bool:
+        """Whether a connection is about to show whether it has lanes, and so perhaps room for everybody."""
+        sent = [
+            connection.probed_at
+            for connection in usable
+            if connection.protocol.has_lanes is None and connection.protocol.in_flight
+        ]
+        left = max(sent, default=0.0) + _PROBE_SECONDS - self.manager.now()
+        if not sent or left <= 0:
+            return False
+        if self._probe_timer is None:
+            self._probe_timer = asyncio.get_running_loop().call_later(left, self._probe_over)
+        return True
+
+    def _probe_over(self) -> None:
+        self._probe_timer = None
+        if self.waiting:
+            self._dial_if_needed()
 
     def ensure_dial(self) -> None:
         """Starts a dial unless one is in progress."""
@@ -215,53 +305,97 @@ class Pool:
 
     def want(self) -> None:
         """Opens a connection if there is none: nobody waits for it."""
-        if not self.is_open:
-            self._wanted += 1
+        if not self.is_open and not self.manager.closed:
+            self._wanted = True
             self.ensure_dial()
 
     async def _dial(self) -> None:
-        manager, started, attempts = self.manager, time.monotonic(), 0
+        """Dials until a connection is open or the policy is used up, and tells those who wait."""
+        started, attempts = self.manager.now(), 0
 
-        async def attempt() -> Connection:
+        async def attempt() -> Socket:
             nonlocal attempts
             attempts += 1
-            manager.counters.dials += 1
-            try:
-                socket = await dial(
-                    self.endpoint, limits=manager.limits, ssl_context=manager.ssl_context, proxy=manager.proxy
-                )
-            except Failed:
-                manager.counters.dial_failures += 1
-                raise
-            self._count += 1
-            return Connection(self, socket, f"c{next(manager.numbers)}")
+            return await self._attempt()
 
         try:
-            connection = await retrying(attempt, manager.retry, before_sleep=self._before_sleep)
+            await self._keep_to_budget()
+            socket = await retrying(
+                attempt,
+                self.manager.retry,
+                before_sleep=self._before_sleep,
+                least=lambda: self._budget.wait(self.manager.now()),
+            )
         except Failed as exc:
-            self._dialing, self._wanted = None, 0
+            self._over()
+            self.breaker.failed(self.manager.now())
             self._give_up(exc.failure)
             return
+        except Exception as exc:  # a defect here must not leave callers waiting
+            logger.error("dialing failed: %s", type(exc).__name__)
+            self._over()
+            message = f"The connection failed ({type(exc).__name__})."
+            self._give_up(Failure(FailureKind.DIAL_FAILED, message=message))
+            return
         except BaseException:
-            self._dialing = None
+            self._over()
             raise
-        self._dialing, self._wanted = None, 0
+        self._over()
+        self._opened(socket, self.manager.now() - started, attempts)
+
+    def _over(self) -> None:
+        self._dialing, self._wanted = None, False
+
+    async def _attempt(self) -> Socket:
+        manager = self.manager
+        manager.counters.dials += 1
+        try:
+            return await dial(
+                self.endpoint,
+                limits=manager.limits,
+                ssl_context=manager.ssl_context,
+                proxy=manager.proxy,
+                allow_insecure=manager.allow_insecure,
+            )
+        except Failed as exc:
+            manager.counters.dial_failures += 1
+            logger.debug("dialing %s failed: %s", self.endpoint.label, exc.failure.message)
+            self._last_failure = exc.failure
+            if worth_retrying(exc.failure):
+                self._budget.failed(manager.now())
+            raise
+
+    async def _keep_to_budget(self) -> None:
+        """After many failures in a minute, waits; turns that bound their attempts are told at once."""
+        pause = paced(self._budget.wait(self.manager.now()))
+        if pause <= 0:
+            return
+        if self._last_failure is not None and not self._before_sleep(self._last_failure, 1, pause):
+            raise Failed(self._last_failure)
+        await asyncio.sleep(pause)
+
+    def _opened(self, socket: Socket, seconds: float, attempts: int) -> None:
+        self._last_failure = None
         self.breaker.succeeded()
+        label = f"c{next(self.manager.numbers)}"
+        connection = Connection(self, socket, label, self._next_lifetime())
         self.connections.append(connection)
-        seconds = time.monotonic() - started
+        logger.debug("connection %s is open to %s", label, self.endpoint.label)
         self.emit(
             ConnectionOpened(
-                connection=connection.label, endpoint=self.endpoint.label, seconds=seconds, attempts=attempts
+                connection=label, endpoint=self.endpoint.label, seconds=seconds, attempts=attempts
             )
         )
-        if manager.closed:
+        if self.manager.closed:
             connection.close()
         self.pump()
 
     def _before_sleep(self, failure: Failure, attempt: int, wait: float) -> bool:
         """Tells the turns that do not want another attempt; goes on while somebody waits."""
+        self.pump()  # one that only wanted to spare a chain takes its lane now
         for ticket in list(self.waiting):
-            if ticket.max_dials is not None and attempt >= ticket.max_dials:
+            bounded = ticket.max_dials is not None and attempt >= ticket.max_dials
+            if bounded and not ticket.bound and not self.is_open:
                 self.waiting.remove(ticket)
                 self.refuse(ticket, failure)
         if not self.waiting and not self._wanted:
@@ -278,46 +412,58 @@ class Pool:
         return True
 
     def _give_up(self, failure: Failure) -> None:
-        if failure.kind is not FailureKind.CONFIGURATION:
-            self.breaker.failed(time.monotonic())
+        """Dialing has failed: who waits can still get a lane of an open connection; without one all are refused."""
+        if self.is_open:
+            self.pump()
+            return
         waiting, self.waiting = self.waiting, deque()
         for ticket in waiting:
             self.refuse(ticket, failure)
 
     # -- connections come and go ----------------------------------------
 
-    def next_lifetime(self) -> float | None:
-        """Seconds that the next connection may live: jittered, so that they do not all expire together."""
+    def _next_lifetime(self) -> float | None:
+        """Seconds that the next connection may live: no two of a manager expire together."""
         configured = self.manager.limits.max_lifetime
-        known = self.profile.max_lifetime * _LIFETIME_SHARE
         if configured is None:
             return None
-        return min(configured, known) * (1 - random.uniform(0, _JITTER))  # noqa: S311 - jitter is no secret
+        longest = min(configured, self.profile.max_lifetime * _LIFETIME_SHARE)
+        return pick_lifetime(longest, self.manager.expiries(), self.manager.random)
 
     def learn(self, connection: Connection) -> None:
         """What one connection found out about lanes holds for the next ones too."""
-        if connection.protocol.has_lanes is False and self.profile.lanes is not False:
-            self.profile = replace(self.profile, lanes=False)
+        lanes = connection.protocol.has_lanes
+        if lanes is not None and lanes is not self.profile.lanes:
+            self.profile = replace(self.profile, lanes=lanes)
 
-    def remove(self, connection: Connection, *, lost: bool) -> None:
+    def remove(self, connection: Connection, *, died: bool) -> None:
         """A connection is gone."""
         self.learn(connection)
-        self.unindex(connection)
         if connection in self.connections:
             self.connections.remove(connection)
-        if lost:
-            self.manager.counters.lost += 1
+        self.manager.counters.strays += connection.protocol.strays
+        self.manager.counters.lost += died
         self.pump()
 
     def emit(self, event: TransportEvent) -> None:
         """Tells the hooks."""
         self.manager.emit(event)
 
+    def drop(self) -> None:
+        """Aborts every connection and forgets who waits: the process is going away."""
+        self.waiting.clear()
+        self.watches.clear()
+        for connection in list(self.connections):
+            connection.abort("closed")
+
     def fail_all(self, failure: Failure) -> None:
         """Ends every waiting turn and drops every connection."""
         if self._dialing is not None:
             self._dialing.cancel()
-            self._dialing = None
-        self._give_up(failure)
+        if self._probe_timer is not None:
+            self._probe_timer.cancel()
+        waiting, self.waiting = self.waiting, deque()
+        for ticket in waiting:
+            self.refuse(ticket, failure)
         for connection in list(self.connections):
             connection.close()

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["Ticket"]
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Ticket:
     """What the caller's thread hands to the I/O thread, and what that notes on it.
 
@@ -43,6 +43,10 @@ class Ticket:
         phase: How far it has come.
         events: Events seen.
         sent_bytes: Size of the frame that was written.
+        sent_at: When the frame was handed to the socket.
+        seen_at: When its last event came.
+        unwritten: Bytes that the socket had not passed on yet when the clock last looked.
+        done: Nobody waits for it any more.
     """
 
     endpoint: Endpoint
@@ -67,11 +71,20 @@ class Ticket:
     sent_bytes: int = 0
     sent_at: float = 0.0
     seen_at: float = 0.0
+    unwritten: int = -1
     done: bool = False
     timer: TimerHandle | None = None
     lease_timer: TimerHandle | None = None
     batch: list[Frame | Failure] = field(default_factory=list)
     batch_bytes: int = 0
+
+    @property
+    def bound(self) -> bool:
+        """Whether only the connection that holds the parent can take it."""
+        return self.parent is not None and not self.stored
+
+    def __repr__(self) -> str:  # debug logs of asyncio show arguments, and the body is content
+        return f"<Ticket {self.phase} on {self.endpoint.label}>"
 
     def stop_timers(self) -> None:
         """Ends its clocks."""
