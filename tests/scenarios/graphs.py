@@ -70,6 +70,7 @@ class Call:
         system: The leading system text.
         transport: `response_metadata["transport"]` of the answer; None while there is none.
         link: `response_metadata["openai_chain"]` of the answer.
+        tokens: Chunks that it came in; 0 where it was not streamed.
     """
 
     said: list[tuple[Any, ...]]
@@ -77,6 +78,7 @@ class Call:
     system: str
     transport: dict[str, Any] | None = None
     link: dict[str, Any] | None = None
+    tokens: int = 0
 
     def seen_by(self, request: RecordedRequest) -> bool:
         """Whether the server's model saw exactly what this call was given."""
@@ -104,6 +106,9 @@ class _Recorder(BaseCallbackHandler):
         )
         self._runs[run_id] = call
         self.calls.append(call)
+
+    def on_llm_new_token(self, token: str, *, run_id: Any, **kwargs: Any) -> None:
+        self._runs[run_id].tokens += 1
 
     def on_llm_end(self, response: Any, *, run_id: Any, **kwargs: Any) -> None:
         metadata = response.generations[0][0].message.response_metadata
@@ -170,13 +175,12 @@ class World:
         return graph.invoke(given, config)
 
     def _stream(self, graph: Any, given: Any, config: Any) -> Any:
-        before, state, tokens = len(self.calls), None, 0
-        for mode, data in graph.stream(given, config, stream_mode=["messages", "values"]):
-            if mode == "values":
+        before, state = len(self.calls), None
+        modes = ["messages", "values"]
+        for where, mode, data in graph.stream(given, config, stream_mode=modes, subgraphs=True):
+            if mode == "values" and not where:
                 state = data
-            else:
-                tokens += 1
-        assert tokens >= len(self.calls) - before, "nothing was streamed"
+        assert all(call.tokens for call in self.calls[before:] if call.transport), "not streamed"
         return state
 
     def sent(self, *, since: int = 0) -> list[str]:

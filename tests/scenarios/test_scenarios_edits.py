@@ -216,22 +216,20 @@ def test_10_a_sliding_window(world: World) -> None:
 
 
 def test_11_a_summary_takes_the_place_of_old_messages(world: World) -> None:
-    world.server.add("one", "two", "three", "four")
+    world.server.add("one", "two", "three", "four", "five")
     summary = SummarizationMiddleware(
         FakeListChatModel(responses=["They counted."]),
-        trigger=("messages", 4),
+        trigger=("messages", 7),
         keep=("messages", 2),
         token_counter=len,
     )
     agent = create_agent(world.model(), [], middleware=[summary], checkpointer=InMemorySaver())
-    for words in "abc":
+    for words in "abcde":
         world.run(agent, say(words), thread())
-    assert world.sent() == ["F first_turn", "D1", "F history_changed"]
-    seen = essence(world.requests[2].seen)
+    assert world.sent() == ["F first_turn", "D1", "D1", "F history_changed", "D1"]
+    seen = essence(world.requests[3].seen)
     assert "They counted." in seen[0][1]
-    assert seen[1:] == [("assistant", "two"), ("user", "c")]
-    world.run(agent, say("d"), thread())
-    assert world.sent()[3] == "D1"
+    assert seen[1:] == [("assistant", "three"), ("user", "d")]
     world.check()
 
 
