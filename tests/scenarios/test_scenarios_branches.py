@@ -105,7 +105,9 @@ def _fan_graph(model: Any, *, workers: int) -> Any:
         return {"found": [(state["part"], [*given[-1:], await model.ainvoke(given)])]}
 
     def join(state: Any) -> list[Any]:
-        parts = [message for _, found in sorted(state["found"], key=lambda entry: entry[0]) for message in found]
+        parts = [
+            message for _, found in sorted(state["found"], key=lambda entry: entry[0]) for message in found
+        ]
         return [*state["messages"], *parts, HumanMessage("join")]
 
     def fan(state: Any) -> list[Send]:
@@ -145,7 +147,10 @@ def test_15_two_workers_continue_the_same_parent(world: World) -> None:
     first, *workers, _ = world.requests
     # Both run at the same time: neither can have waited for the other.
     assert [request.previous_response_id for request in workers] == [first.response_id] * 2
-    assert sorted(essence(request.items)[0] for request in workers) == [("user", "part 0"), ("user", "part 1")]
+    assert sorted(essence(request.items)[0] for request in workers) == [
+        ("user", "part 0"),
+        ("user", "part 1"),
+    ]
     assert len({request.stream_id for request in workers}) == 2
     assert len(world.server.connections) == 1
     world.check_any_order()

@@ -268,9 +268,7 @@ def test_13_a_dynamic_prompt(world: World, mode: str, counts: list[str]) -> None
         return next(prompts)
 
     world.server.add("one", "two", "three", "four")
-    agent = create_agent(
-        world.model(system_mode=mode), [], middleware=[prompt], checkpointer=InMemorySaver()
-    )
+    agent = create_agent(world.model(system_mode=mode), [], middleware=[prompt], checkpointer=InMemorySaver())
     for words in "abcd":
         world.run(agent, say(words), thread())
     assert world.sent() == counts
