@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from types import FunctionType
 
+from langchain_ws_responses.testing._chaos import ChaosProxy
 from langchain_ws_responses.testing._gate import AdjustableClock, Clock, Gate
+from langchain_ws_responses.testing._links import ChaosConnection, Fault
 from langchain_ws_responses.testing._records import (
     RecordedConnection,
     RecordedHandshake,
@@ -32,7 +34,10 @@ from langchain_ws_responses.testing.server import ResponsesServer
 __all__ = [
     "AdjustableClock",
     "Answer",
+    "ChaosConnection",
+    "ChaosProxy",
     "Clock",
+    "Fault",
     "Gate",
     "RecordedConnection",
     "RecordedHandshake",
