@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from langchain_core.messages import AIMessage
 
-from .index import INDEX
+from .index import INDEX, Known
 from .links import LINK_KEY
 from .origin import THREAD_KEY, Commit, Entry, Link, Origin, label_of
 
@@ -41,6 +42,7 @@ _FIELDS: dict[str, type] = {
     "store": bool,
 }
 _OPTIONAL = ("node", "conn")
+_SEQUENCES = (list, tuple)  # made once: a union in the call would be made at each
 _NOTHING = Commit({}, "")
 # Writes that say how a task ended, not that it has done its work.
 _NO_RESULT = frozenset({"__error__", "__interrupt__", "__resume__", "__scheduled__", "__error_source_node__"})
@@ -89,20 +91,24 @@ class ChainBook:
         """
         configurable = config.get("configurable") or {}
         thread_id, ns = str(configurable.get("thread_id")), configurable.get("checkpoint_ns") or ""
-        parent, checkpoint_id = configurable.get("checkpoint_id") or "", checkpoint["id"]
         values = checkpoint.get("channel_values") or {}
-        brought = _brought(values[name] for name in new_versions or () if name in values)
-        if not brought and not INDEX.knows(thread_id):
+        known = INDEX.peek(thread_id)
+        brought = _brought(known, [values[name] for name in new_versions or () if name in values])
+        if not brought and known is None:
             return metadata, _nothing
-        base = INDEX.chain(thread_id, ns, parent) or _commit_of(metadata)
-        # A message may be read by the next step before its own step is saved, so turns' notes come last.
-        entries = [
-            *_entries(thread_id, ns, parent, "", INDEX.unknown(thread_id, brought)),
-            *INDEX.uncommitted(thread_id, ns, parent, checkpoint_id),
-        ]
-        commit = _merged(base, ns, entries)
-        if commit.chain:
-            metadata = {**metadata, LINK_KEY: dict(commit.chain), RESPONSE_ID_KEY: commit.newest}
+        parent, checkpoint_id = configurable.get("checkpoint_id") or "", checkpoint["id"]
+        commit = (known.commits.get((ns, parent)) if known is not None else None) or _commit_of(metadata)
+        entries: list[Entry] = []
+        if known is not None and known.pending:
+            entries = INDEX.uncommitted(thread_id, ns, parent, checkpoint_id)
+        if brought:
+            # Last come those that turns of this process noted: they are the newest.
+            entries = [*_entries(thread_id, ns, parent, "", brought), *entries]
+        if entries:
+            commit = _merged(commit, ns, entries)
+        if not commit.chain:
+            return metadata, _nothing
+        metadata = {**metadata, LINK_KEY: dict(commit.chain), RESPONSE_ID_KEY: commit.newest}
         return metadata, lambda: INDEX.committed(thread_id, ns, checkpoint_id, commit, entries)
 
     def written(self, config: Any, writes: Any, task_id: str) -> None:
@@ -110,12 +116,12 @@ class ChainBook:
 
         A channel that saves only differences has no messages in its checkpoints: here they pass by.
         """
-        brought = _brought(value for _, value in writes)
+        configurable = config.get("configurable") or {}
+        thread_id = str(configurable.get("thread_id"))
+        brought = _brought(INDEX.peek(thread_id), (value for _, value in writes))
         if brought:
-            configurable = config.get("configurable") or {}
-            thread_id = str(configurable.get("thread_id"))
             ns, parent = configurable.get("checkpoint_ns") or "", configurable.get("checkpoint_id") or ""
-            INDEX.written(_entries(thread_id, ns, parent, task_id, INDEX.unknown(thread_id, brought)))
+            INDEX.written(_entries(thread_id, ns, parent, task_id, brought))
 
     # -- loading ----------------------------------------
 
@@ -144,20 +150,16 @@ class ChainBook:
 
     def _take(self, saved: Any, *, replaces: bool = False, listed: bool = False) -> None:
         configurable = saved.config.get("configurable") or {}
-        thread_id = str(configurable.get("thread_id"))
+        thread_id, ns = str(configurable.get("thread_id")), configurable.get("checkpoint_ns") or ""
+        checkpoint_id = saved.checkpoint["id"]
+        known = INDEX.peek(thread_id)
+        if known is not None and known.current == (ns, checkpoint_id):
+            return
         commit = _commit_of(saved.metadata)
-        brought = _brought((saved.checkpoint.get("channel_values") or {}).values())
-        links = [link for raw in INDEX.unknown(thread_id, brought) if (link := _clean(raw)) is not None]
+        brought = _brought(known, (saved.checkpoint.get("channel_values") or {}).values())
+        links = [link for raw in brought if (link := _clean(raw)) is not None]
         if commit.chain or links:
-            INDEX.load(
-                thread_id,
-                configurable.get("checkpoint_ns") or "",
-                saved.checkpoint["id"],
-                commit,
-                links,
-                replaces=replaces,
-                listed=listed,
-            )
+            INDEX.load(thread_id, ns, checkpoint_id, commit, links, replaces=replaces, listed=listed)
 
     def _preconnect(self, thread_id: str) -> None:
         """Starts the handshake that the first turn of a run would wait for; the run is none the wiser if it fails."""
@@ -196,28 +198,36 @@ def _nothing() -> None:
     return None
 
 
-def _brought(values: Iterable[Any]) -> list[Link]:
-    """The links on assistant messages in channel values or writes, oldest first within each, as they came."""
+def _brought(known: Known | None, values: Iterable[Any]) -> list[Link]:
+    """The links on assistant messages in channel values or writes that the index does not have yet, oldest first.
+
+    Looks from the newest message back to the first whose link is known: those before it were seen with it.
+    """
     links: list[Link] = []
     for value in values:
-        if isinstance(value, list | tuple):
-            found = list(_newest_first(value))
-            links += reversed(found)
-        elif isinstance(value, AIMessage):
-            links += _newest_first((value,))
+        if isinstance(value, _SEQUENCES):
+            found: list[Link] = []
+            # Not `isinstance`: that of pydantic's classes costs ten times this.
+            for message in islice(reversed(value), _MAX_SCANNED):
+                metadata = getattr(message, "response_metadata", None)
+                if metadata and (link := _link_on(message, metadata)) is not None:
+                    if known is not None and known.has(link["fp"]):
+                        break
+                    found.append(link)
+            found.reverse()
+            links += found
+        elif metadata := getattr(value, "response_metadata", None):
+            link = _link_on(value, metadata)
+            if link is not None and not (known is not None and known.has(link["fp"])):
+                links.append(link)
     return links
 
 
-def _newest_first(messages: Any) -> Iterator[Link]:
-    count = 0
-    for message in reversed(messages):
-        if isinstance(message, AIMessage):
-            link = message.response_metadata.get(LINK_KEY)
-            if type(link) is dict and isinstance(link.get("fp"), str):
-                yield link
-                count += 1
-                if count == _MAX_SCANNED:
-                    return
+def _link_on(message: Any, metadata: Any) -> Link | None:
+    link = metadata.get(LINK_KEY) if type(metadata) is dict else None
+    if type(link) is dict and isinstance(link.get("fp"), str) and isinstance(message, AIMessage):
+        return link
+    return None
 
 
 def _entries(thread_id: str, ns: str, parent: str, task_id: str, links: Iterable[Link]) -> list[Entry]:
@@ -269,13 +279,11 @@ def _commit_of(metadata: Any) -> Commit:
 
 
 def _merged(base: Commit, ns: str, entries: list[Entry]) -> Commit:
-    """What a checkpoint says: what its parent said, with the newest links of the nodes that have answered since.
+    """What a checkpoint says: what its parent said, with the newest links of the nodes that answered since.
 
     Where a node answered several times in the step (`Send`, `batch`, several questions), the newest link stands under
     the node's name and the others beside it, under `name#2` and so on.
     """
-    if not entries:
-        return base
     answered: dict[str, list[Link]] = {}
     for entry in reversed(entries):
         links = answered.setdefault(label_of(ns, entry.origin), [])

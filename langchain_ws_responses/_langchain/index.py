@@ -26,23 +26,41 @@ from .origin import THREAD_KEY, Commit, Entry, Link, Origin, is_below, is_given_
 if TYPE_CHECKING:
     from .route import Route
 
-__all__ = ["INDEX", "ChainIndex", "with_known_links"]
+__all__ = ["INDEX", "ChainIndex", "Known", "with_known_links"]
 
 # How many assistant messages without a link are hashed in search of one. Each costs a hash over all before it.
 _MAX_SEARCHED = 64
 
 
 @dataclass(eq=False)
-class _Thread:
+class Known:
+    """What is known of one thread. Only the index changes it.
+
+    Attributes:
+        links: Committed links by fingerprint, the newest last.
+        pending: Answers that wait for a checkpoint, the newest last.
+        orphans: Links of answers that no checkpoint committed.
+        commits: What checkpoints say, by namespace and id.
+        current: The checkpoint that was saved or taken in last: there is nothing new in it.
+        manager: Weak reference to the manager of the newest turn over a socket.
+        endpoint: Where that turn went.
+    """
+
     links: OrderedDict[str, Link] = field(default_factory=OrderedDict)
     pending: list[Entry] = field(default_factory=list)
     orphans: deque[Link] = field(default_factory=lambda: deque(maxlen=64))
-    commits: OrderedDict[tuple[str, str], Commit] = field(default_factory=OrderedDict)
+    commits: dict[tuple[str, str], Commit] = field(default_factory=dict)
+    current: tuple[str, str] | None = None
     manager: Callable[[], Any] | None = None
     endpoint: Any = None
 
+    def has(self, fp: str) -> bool:
+        """Whether a link with this fingerprint is here, committed or not."""
+        return fp in self.links or any(entry.link["fp"] == fp for entry in self.pending)
+
     @property
     def size(self) -> int:
+        """How many entries it holds."""
         return len(self.links) + len(self.pending) + len(self.orphans) + len(self.commits)
 
 
@@ -75,7 +93,7 @@ class ChainIndex:
         """Forgets everything; whether it is in use stays as it was."""
         # A new lock as well: after a fork the old one may be held by a thread that is not there.
         self._lock = threading.Lock()
-        self._threads: OrderedDict[str, _Thread] = OrderedDict()
+        self._threads: OrderedDict[str, Known] = OrderedDict()
         self._routes: weakref.WeakSet[Route] = weakref.WeakSet()
         self._total = 0
 
@@ -146,15 +164,15 @@ class ChainIndex:
 
     # -- for savers ----------------------------------------
 
-    def knows(self, thread_id: str) -> bool:
-        """Whether there is anything about a thread."""
-        return thread_id in self._threads
+    def peek(self, thread_id: str) -> Known | None:
+        """Returns what is known of a thread, to read from without the lock; None if nothing is."""
+        return self._threads.get(thread_id)
 
     def written(self, entries: Iterable[Entry]) -> None:
         """Notes answers that came in on the messages which a task wrote.
 
         Args:
-            entries: Those that `unknown` let through.
+            entries: Those that the index does not have.
         """
         with self._lock:
             for entry in entries:
@@ -162,22 +180,6 @@ class ChainIndex:
                 thread.pending.append(entry)
                 del thread.pending[: -self.max_links]
                 self._close(thread, size)
-
-    def unknown(self, thread_id: str, links: Iterable[Link]) -> list[Link]:
-        """Picks the links that the thread does not have yet."""
-        with self._lock:
-            thread = self._threads.get(thread_id)
-            if thread is None:
-                return list(links)
-            waiting = {entry.link["fp"] for entry in thread.pending}
-            return [
-                link for link in links if link.get("fp") not in thread.links and link.get("fp") not in waiting
-            ]
-
-    def chain(self, thread_id: str, ns: str, checkpoint_id: str) -> Commit | None:
-        """Returns what a checkpoint said, if it was saved or loaded here."""
-        thread = self._threads.get(thread_id)
-        return None if thread is None else thread.commits.get((ns, checkpoint_id))
 
     def uncommitted(self, thread_id: str, ns: str, parent: str, checkpoint_id: str) -> list[Entry]:
         """Returns the answers that a new checkpoint commits, oldest first.
@@ -209,21 +211,16 @@ class ChainIndex:
             commit: What it says.
             entries: What `uncommitted` gave.
         """
-        done = {entry.link["id"] for entry in entries}
         with self._lock:
+            thread = self._threads.get(thread_id)
+            if thread is not None and not entries:
+                # Most checkpoints commit no answer: this is every saver's every step, so it is kept short.
+                self._total += self._remember(thread, ns, checkpoint_id, commit)
+                return
             thread, size = self._open(thread_id)
-            for entry in entries:
-                self._add(thread, entry.link, newest=True, replaces=True)
+            self._settle(thread, ns, entries)
             for link in commit.chain.values():
                 self._add(thread, link, newest=False, replaces=False)
-            if not ns:
-                thread.pending = [entry for entry in thread.pending if entry.link["id"] not in done]
-            elif done:
-                # The graphs around it have yet to commit them.
-                thread.pending = [
-                    replace(entry, saved=True) if entry.link["id"] in done else entry
-                    for entry in thread.pending
-                ]
             self._remember(thread, ns, checkpoint_id, commit)
             self._close(thread, size)
 
@@ -256,8 +253,10 @@ class ChainIndex:
                 self._add(thread, link, newest=not listed, replaces=False)
             for link in commit.chain.values():
                 self._add(thread, link, newest=not listed, replaces=replaces)
-            if not listed or (ns, checkpoint_id) in thread.commits or len(thread.commits) < self.max_commits:
+            if not listed:
                 self._remember(thread, ns, checkpoint_id, commit)
+            elif len(thread.commits) < self.max_commits:
+                thread.commits.setdefault((ns, checkpoint_id), commit)
             self._close(thread, size)
 
     def discard(self, thread_id: str, ns: str, done: AbstractSet[str]) -> None:
@@ -312,22 +311,34 @@ class ChainIndex:
 
     # -- under the lock ----------------------------------------
 
-    def _open(self, thread_id: str) -> tuple[_Thread, int]:
+    def _open(self, thread_id: str) -> tuple[Known, int]:
         thread = self._threads.get(thread_id)
         if thread is None:
-            thread = self._threads[thread_id] = _Thread()
+            thread = self._threads[thread_id] = Known()
         else:
             self._threads.move_to_end(thread_id)
         return thread, thread.size
 
-    def _close(self, thread: _Thread, size: int) -> None:
+    def _close(self, thread: Known, size: int) -> None:
         self._total += thread.size - size
         while len(self._threads) > self.max_threads or (
             self._total > self.max_total and len(self._threads) > 1
         ):
             self._total -= self._threads.popitem(last=False)[1].size
 
-    def _add(self, thread: _Thread, link: Link, *, newest: bool, replaces: bool) -> None:
+    def _settle(self, thread: Known, ns: str, entries: Collection[Entry]) -> None:
+        for entry in entries:
+            self._add(thread, entry.link, newest=True, replaces=True)
+        done = {entry.link["id"] for entry in entries}
+        if not ns:
+            thread.pending = [entry for entry in thread.pending if entry.link["id"] not in done]
+        else:
+            # The graphs around it have yet to commit them.
+            thread.pending = [
+                replace(entry, saved=True) if entry.link["id"] in done else entry for entry in thread.pending
+            ]
+
+    def _add(self, thread: Known, link: Link, *, newest: bool, replaces: bool) -> None:
         links, fp = thread.links, link["fp"]
         if fp in links:
             if not replaces:
@@ -339,11 +350,16 @@ class ChainIndex:
         while len(links) > self.max_links:
             links.popitem(last=False)
 
-    def _remember(self, thread: _Thread, ns: str, checkpoint_id: str, commit: Commit) -> None:
-        thread.commits[ns, checkpoint_id] = commit
-        thread.commits.move_to_end((ns, checkpoint_id))
-        while len(thread.commits) > self.max_commits:
-            thread.commits.popitem(last=False)
+    def _remember(self, thread: Known, ns: str, checkpoint_id: str, commit: Commit) -> int:
+        """Keeps what a checkpoint says; by how much the thread has grown."""
+        place = (ns, checkpoint_id)
+        commits = thread.commits
+        before = len(commits)
+        commits[place] = commit
+        thread.current = place
+        if len(commits) > self.max_commits:
+            del commits[next(iter(commits))]
+        return len(commits) - before
 
 
 def with_known_links(
@@ -370,7 +386,7 @@ def with_known_links(
         as the first that can be continued: the plan looks no further.
     """
     index = INDEX if index is None else index
-    if not index.knows(origin.thread_id):
+    if index.peek(origin.thread_id) is None:
         return None
     found: list[tuple[int, Any]] = list(history.links)
     last, searched, changed = len(history.digests) - 1, 0, False
