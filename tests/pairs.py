@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import threading
 import uuid
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import openai
 from langchain_core.messages import BaseMessage
 from langchain_openai import ChatOpenAI
 
@@ -19,12 +21,21 @@ WAYS = ("invoke", "stream", "ainvoke", "astream")
 KEY = "sk-test-3f9a51c7"
 
 
+# The HTTP library that the installed openai is built on: httpx, or httpx2 from some version on.
+_http = importlib.import_module(openai.DefaultHttpxClient.__mro__[1].__module__.split(".")[0])
+
+
+def short_lived_client() -> Any:
+    """An async HTTP client that keeps no connection: none may outlive its event loop."""
+    return openai.DefaultAsyncHttpxClient(limits=_http.Limits(max_keepalive_connections=0))
+
+
 def http_model(server: ResponsesServer, **fields: Any) -> ChatOpenAI:
     """Plain ChatOpenAI on the Responses API of the local server."""
     settings: dict[str, Any] = {"model": "gpt-5.5", "max_retries": 0, "use_responses_api": True, **fields}
-    # langchain-openai shares one async client per address: a connection must not outlive its event loop.
-    settings["default_headers"] = {"connection": "close", **settings.get("default_headers", {})}
-    return ChatOpenAI(base_url=server.base_url, api_key=KEY, **settings)
+    return ChatOpenAI(
+        base_url=server.base_url, api_key=KEY, http_async_client=short_lived_client(), **settings
+    )
 
 
 def socket_model(
@@ -32,7 +43,13 @@ def socket_model(
 ) -> ChatOpenAIWebSocket:
     """The model under test, over the socket unless told otherwise."""
     settings: dict[str, Any] = {"model": "gpt-5.5", "max_retries": 0, "transport": "websocket", **fields}
-    return ChatOpenAIWebSocket(base_url=server.base_url, api_key=KEY, manager=manager, **settings)
+    return ChatOpenAIWebSocket(
+        base_url=server.base_url,
+        api_key=KEY,
+        manager=manager,
+        http_async_client=short_lived_client(),
+        **settings,
+    )
 
 
 def run(model: Any, way: str, given: Any, **kwargs: Any) -> list[Any]:

@@ -127,8 +127,9 @@ class ChatOpenAIWebSocket(ChatOpenAI):
         elif isinstance(key, SecretStr):
             from .._transport.dial import endpoint_for
 
-            # The key alone is judged: HTTP libraries quote one that they cannot send.
-            endpoint_for(url="https://localhost", credential=key.get_secret_value())
+            # Key and scheme alone are judged: HTTP libraries quote a key that they cannot send.
+            scheme = self._base_url().partition(":")[0]
+            endpoint_for(url=f"{scheme}://localhost", credential=key.get_secret_value())
 
     def _endpoint(self) -> Any:
         from .._transport.dial import endpoint_for, websocket_url_for
@@ -427,7 +428,7 @@ def _stamp_last(chunk: ChatGenerationChunk, turn: Turn) -> None:
         chunk.message.response_metadata.update(turn.metadata())
 
 
-def with_websocket(model: ChatOpenAI, **fields: Any) -> ChatOpenAIWebSocket:
+def with_websocket(model: ChatOpenAI, /, **fields: Any) -> ChatOpenAIWebSocket:
     """Turns a `ChatOpenAI` into a `ChatOpenAIWebSocket` with the same settings.
 
     Args:
