@@ -20,6 +20,7 @@ from langchain_ws_responses.testing._events import (
     response_object,
 )
 from langchain_ws_responses.testing._gate import AdjustableClock, Gate
+from langchain_ws_responses.testing._insert import InsertingSink
 from langchain_ws_responses.testing._records import (
     RecordedConnection,
     RecordedHandshake,
@@ -31,6 +32,7 @@ from langchain_ws_responses.testing._script import (
     ErrorAnswer,
     EventsAnswer,
     Hold,
+    Insert,
     Output,
     RawAnswer,
     as_answer,
@@ -126,6 +128,7 @@ class _Plan:
     holds: list[tuple[int, Gate]] = field(default_factory=list)
     cut: tuple[int, int | None] | None = None
     error: ErrorAnswer | None = None
+    inserts: list[Insert] = field(default_factory=list)
 
 
 class Engine:
@@ -249,6 +252,8 @@ class Engine:
 
     async def _generate(self, turn: Turn) -> Turn | None:
         plan = _unwrap(self.next_answer(turn.request))
+        if plan.inserts:
+            turn.sink = InsertingSink(turn.sink, plan.inserts)
         if plan.error is not None and plan.error.after_events == 0:
             await self._hold(turn, plan, 0)
             self._end(turn, "error", plan.error.code)
@@ -482,6 +487,9 @@ def _unwrap(answer: Answer) -> _Plan:
             plan.answer = inner.answer
         elif isinstance(inner, Drop):
             plan.cut = plan.cut or (inner.after_events, inner.code)
+            plan.answer = inner.answer
+        elif isinstance(inner, Insert):
+            plan.inserts.append(inner)
             plan.answer = inner.answer
         elif isinstance(inner, ErrorAnswer):
             plan.error = plan.error or inner

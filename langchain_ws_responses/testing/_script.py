@@ -18,6 +18,7 @@ __all__ = [
     "ErrorShape",
     "EventsAnswer",
     "Hold",
+    "Insert",
     "Output",
     "Part",
     "RawAnswer",
@@ -33,6 +34,7 @@ __all__ = [
     "failed",
     "hold",
     "incomplete",
+    "insert",
     "json_answer",
     "raw",
     "reasoning",
@@ -150,6 +152,15 @@ class Hold(Answer):
     """`answer` stalls after some of its events until the gate is set."""
 
     gate: Gate
+    answer: Answer
+    after_events: int = 0
+
+
+@dataclass(frozen=True)
+class Insert(Answer):
+    """`answer` with frames that do not belong to it."""
+
+    frames: tuple[str | bytes | Mapping[str, Any], ...]
     answer: Answer
     after_events: int = 0
 
@@ -312,6 +323,23 @@ def hold(gate: Gate, answer: Answer | str, after_events: int = 0) -> Hold:
         after_events: Events that are sent before the stall.
     """
     return Hold(gate, as_answer(answer), after_events)
+
+
+def insert(
+    frames: Iterable[str | bytes | Mapping[str, Any]],
+    after_events: int = 0,
+    answer: Answer | str | None = None,
+) -> Insert:
+    """Puts frames into an answer that do not belong to it, as broken servers do.
+
+    Args:
+        frames: `str` goes out as text and `bytes` as binary, as they are. A mapping is an event: it gets the
+            lane's `stream_id`, unless it has one of its own.
+        after_events: Events of the answer before them; more than it has puts them after the terminal event.
+        answer: The answer, a short text by default.
+    """
+    whole = text("This answer has strange company.") if answer is None else as_answer(answer)
+    return Insert(tuple(frames), whole, after_events)
 
 
 def as_answer(value: Answer | Sequence[Answer] | str) -> Answer:
