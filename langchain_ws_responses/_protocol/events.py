@@ -61,7 +61,8 @@ _KINDS = {
 
 # A quote inside a JSON string is escaped, so these patterns cannot match inside text.
 _HEAD = re.compile(rb'\s*\{\s*"type"\s*:\s*"([^"\\]*)"')
-_STREAM_ID = re.compile(rb'"stream_id"\s*:\s*("(?:[^"\\]*)"|null)?')
+# A key may end in an escaped quote and this very word: only a quote that is not escaped opens a key.
+_STREAM_ID = re.compile(rb'(?<!\\)"stream_id"\s*:\s*("(?:[^"\\]*)"|null)?')
 # Response headers that could carry a credential into a log or a pickle.
 _SECRET_HEADERS = frozenset({"authorization", "cookie", "proxy-authorization", "set-cookie"})
 

@@ -63,6 +63,8 @@ def test_the_type_tells_what_a_frame_means(event_type: str, kind: EventKind, ter
         (r'{"type":"response.output_text.delta","delta":"\"stream_id\":\"b\"","stream_id":"a"}', "a"),
         (r'{"type":"response.output_text.delta","delta":"{\"stream_id\":\"b\"}"}', None),
         ('{"type":"response.output_text.delta","delta":"stream_id"}', None),
+        (r'{"type":"response.output_text.delta","\"stream_id":"b","delta":"x"}', None),
+        (r'{"type":"response.output_text.delta","stream_id":"a","\"stream_id":"b"}', "a"),
         ('{"type":"response.output_item.done","item":{"id":"x"},"stream_id":"a"}', "a"),
         ('{"type":"response.output_item.done","stream_id":"a","item":{"id":"x"}}', "a"),
     ],
