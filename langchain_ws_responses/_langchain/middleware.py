@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -9,17 +10,19 @@ from typing import Any
 from langchain_core.messages import SystemMessage
 
 from .chat_models import ChatOpenAIWebSocket
-from .ready import KeepReady, forget_recent
+from .ready import KeepReady, enable, forget_recent
 from .tools import messages_in
 
 try:
     from langchain.agents.middleware import AgentMiddleware
 except ModuleNotFoundError as exc:  # pragma: no cover - `langchain` is in the test extra
     raise ModuleNotFoundError(
-        "WebSocketMiddleware needs the package langchain: pip install 'langchain>=1.0'"
+        "WebSocketMiddleware needs the package langchain: pip install 'langchain>=1.0'", name=exc.name
     ) from exc
 
 __all__ = ["WebSocketMiddleware"]
+
+logger = logging.getLogger("langchain_ws_responses")
 
 
 class WebSocketMiddleware(AgentMiddleware[Any, Any, Any]):
@@ -48,6 +51,7 @@ class WebSocketMiddleware(AgentMiddleware[Any, Any, Any]):
             )
         self.tools = []
         self._model = model
+        enable()
         self._warm_up = warm_up
         self._learned: tuple[list[Any], SystemMessage | None, dict[str, Any]] | None = None
 
@@ -60,13 +64,13 @@ class WebSocketMiddleware(AgentMiddleware[Any, Any, Any]):
             return None
         try:
             model.preconnect()
-        except Exception:  # the first turn will tell it better
-            return None
-        fresh = not any(message.type == "ai" for message in messages_in(state))
-        if self._warm_up and learned is not None and fresh and model.keeps_warm_up:
-            threading.Thread(
-                target=self._read_ahead, args=(model, *learned), name="ws-responses warm-up", daemon=True
-            ).start()
+            fresh = not any(message.type == "ai" for message in messages_in(state))
+            if self._warm_up and learned is not None and fresh and model.keeps_warm_up:
+                threading.Thread(
+                    target=self._read_ahead, args=(model, *learned), name="ws-responses warm-up", daemon=True
+                ).start()
+        except Exception as exc:  # the first turn will tell it better
+            logger.debug("getting ready for an agent failed: %s", type(exc).__name__)
         return None
 
     async def abefore_agent(self, state: Any, runtime: Any) -> dict[str, Any] | None:
@@ -77,7 +81,10 @@ class WebSocketMiddleware(AgentMiddleware[Any, Any, Any]):
     def _read_ahead(
         model: ChatOpenAIWebSocket, tools: list[Any], system: SystemMessage | None, settings: dict[str, Any]
     ) -> None:
-        model.warm_up([system] if system is not None else [], tools or None, **settings)
+        try:
+            model.warm_up([system] if system is not None else [], tools or None, **settings)
+        except Exception as exc:  # as above
+            logger.debug("the warm-up failed: %s", type(exc).__name__)
 
     def after_agent(self, state: Any, runtime: Any) -> dict[str, Any] | None:
         """Lets go of what was kept for this run."""
@@ -92,8 +99,11 @@ class WebSocketMiddleware(AgentMiddleware[Any, Any, Any]):
 
     def _learn(self, request: Any) -> None:
         if isinstance(request.model, ChatOpenAIWebSocket):
+            system = getattr(request, "system_message", None)
+            if system is None and (prompt := getattr(request, "system_prompt", None)):
+                system = SystemMessage(prompt)  # langchain 1.0 has the text only
             self._model = request.model
-            self._learned = (list(request.tools), request.system_message, dict(request.model_settings))
+            self._learned = (list(request.tools), system, dict(request.model_settings))
 
     def wrap_model_call(self, request: Any, handler: Callable[[Any], Any]) -> Any:
         """Learns which model, tools and prompt the agent uses."""

@@ -8,6 +8,7 @@ run: if it is lost, a new one is dialed, and where the lost one held the only co
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from langchain_core.messages import AIMessage, BaseMessage
 
-from ..errors import WebSocketResponsesError
+from ..errors import ServerEventError, WebSocketResponsesError
 from .links import LINK_KEY
 from .route import Route
 from .turn import Turn
@@ -24,27 +25,59 @@ from .turn import Turn
 if TYPE_CHECKING:
     from .._transport.watch import Watch
 
-__all__ = ["KeepReady", "awarm_up", "forget_recent", "remember", "warm_up"]
+__all__ = ["KeepReady", "awarm_up", "enable", "forget_recent", "remember", "warm_up"]
 
 logger = logging.getLogger("langchain_ws_responses")
 
 _MAX_RECENT = 128
+# Re-readings of one conversation while one answer's tools run: a connection that keeps dying is not worth more.
 _MAX_PRIMES = 4
+_MAX_LOSSES = 32
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Recent:
-    """What the last answer of a conversation was made from."""
+    """What the last answer of a conversation was made from.
+
+    Attributes:
+        route: Where its turns go.
+        settings: The request without `input`.
+        messages: What the model saw.
+        stored: Whether the provider stored the answer.
+        held: The response that stands for the conversation: the answer, or a warm-up that read it in anew.
+        primes: How often it was read in anew.
+    """
 
     route: Route
     settings: dict[str, Any]
     messages: Sequence[BaseMessage]
     stored: bool
+    held: str
+    primes: int = 0
 
 
 _lock = threading.Lock()
+_enabled = False
 _recent: OrderedDict[str, _Recent] = OrderedDict()
 _keepers: dict[str, _Keeper] = {}
+
+
+def _forget_all() -> None:
+    """A forked child keeps nothing: connections and threads are the parent's, and the lock may be taken."""
+    global _lock  # noqa: PLW0603 - the old one may be held by a thread that does not exist here
+    _lock = threading.Lock()
+    _recent.clear()
+    _keepers.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_all)
+
+
+def enable() -> None:
+    """Begins to note what `KeepReady` needs; before somebody may use that, nothing is noted."""
+    global _enabled  # noqa: PLW0603 - notes are the process's
+    _enabled = True
 
 
 def remember(turn: Turn) -> None:
@@ -54,12 +87,15 @@ def remember(turn: Turn) -> None:
         turn: A turn that has ended.
     """
     link = turn.link
-    if link is None or turn.kind != "websocket" or turn.warm_up:
+    if not _enabled or link is None or turn.warm_up:
         return
     with _lock:
-        _recent.pop(turn.plan.previous_response_id or "", None)
-        if turn.asks:
-            _recent[link["id"]] = _Recent(turn.route, turn.settings, turn.messages, link["store"])
+        # The conversation has moved on: nobody will run the tools of its earlier answer.
+        _recent.pop(_response_id(turn.messages) or "", None)
+        if turn.asks and turn.kind == "websocket":
+            _recent[link["id"]] = _Recent(
+                turn.route, turn.settings, turn.messages, link["store"], held=link["id"]
+            )
             while len(_recent) > _MAX_RECENT:
                 _recent.popitem(last=False)
 
@@ -120,8 +156,8 @@ class KeepReady:
         with _lock:
             keeper.users -= 1
             last = keeper.users == 0
-            if last:
-                _keepers.pop(keeper.response_id, None)
+            if last and _keepers.get(keeper.response_id) is keeper:
+                del _keepers[keeper.response_id]
         if last:
             keeper.stop()
 
@@ -130,61 +166,88 @@ class _Keeper:
     """Watches one conversation for everybody who runs tools of its last answer."""
 
     def __init__(self, response_id: str, recent: _Recent, answer: AIMessage) -> None:
+        from .._transport.watch import Watch
+
         self.response_id = response_id
         self.users = 0
         self._recent = recent
         self._answer = answer
-        self._primes = 0
-        self._watch: Watch | None = None
+        self._watch: Watch = Watch(recent.held, self._lost)
+        self._priming = False
+        self._losses = 0
 
     def start(self) -> None:
-        from .._transport.watch import Watch
-
         route = self._recent.route
         if route.manager is None or route.endpoint is None or route.manager.closed:
             return
-        self._watch = Watch(self.response_id, self._lost)
-        route.manager.watch(route.endpoint, self._watch)
+        try:
+            route.manager.watch(route.endpoint, self._watch)
+        except Exception as exc:  # the process is going away
+            logger.debug("watching a conversation failed: %s", type(exc).__name__)
 
     def stop(self) -> None:
-        route, watch = self._recent.route, self._watch
-        if route.manager is not None and route.endpoint is not None and watch is not None:
-            route.manager.unwatch(route.endpoint, watch)
+        route = self._recent.route
+        if route.manager is None or route.endpoint is None:
+            return
+        try:
+            route.manager.unwatch(route.endpoint, self._watch)
+        except Exception as exc:  # as above
+            logger.debug("ending a watch failed: %s", type(exc).__name__)
 
     def _lost(self) -> None:
         """Called on the I/O thread: the connection is gone, or about to be."""
-        route = self._recent.route
+        route, recent = self._recent.route, self._recent
         manager, endpoint = route.manager, route.endpoint
-        if manager is None or endpoint is None or manager.closed or self._primes >= _MAX_PRIMES:
+        if manager is None or endpoint is None or manager.closed:
             return
-        self._primes += 1
+        self._losses += 1
+        # The next loss is news again: the new connection may die as well.
+        self._watch.told = self._losses >= _MAX_LOSSES
         try:
             manager.preconnect(endpoint)
-            if not self._recent.stored and route.keeps_warm_up:
-                # Converting a long history takes a while: not on the I/O thread.
-                threading.Thread(target=self._prime, name="ws-responses prime", daemon=True).start()
+            if recent.stored or self._priming or recent.primes >= _MAX_PRIMES or not route.keeps_warm_up:
+                return
+            recent.primes += 1
+            self._priming = True
+            # Converting a long history takes a while: not on the I/O thread.
+            threading.Thread(target=self._prime, name="ws-responses prime", daemon=True).start()
         except Exception as exc:  # being ready is a favour, never an error of the agent
+            self._priming = False
             logger.debug("keeping the connection ready failed: %s", type(exc).__name__)
 
     def _prime(self) -> None:
+        try:
+            held = self._read_in()
+        except Exception as exc:  # as above
+            held = None
+            logger.debug("reading a conversation in anew failed: %s", type(exc).__name__)
+        self._priming = False
+        if held is None:
+            return
+        self._recent.held = self._watch.response_id = held
+        # The connection may have been lost again meanwhile; and nobody must be left watching.
+        self.start()
+        if not self.users:
+            self.stop()
+
+    def _read_in(self) -> str | None:
+        """Lets the server read the conversation in anew; returns the response that stands for it."""
         recent = self._recent
         # With the pending calls first, so that only their outputs remain to be sent; without them where the server
         # does not take calls that nobody has answered yet.
         for messages in ([*recent.messages, self._answer], recent.messages):
+            if not self.users:
+                return None
             turn = _warm_turn(recent.route, messages, dict(recent.settings))
-            if turn is None or not self.users:
-                return
+            if turn is None:
+                return None
             try:
                 _run(turn)
-            except WebSocketResponsesError as exc:
-                logger.debug("priming failed: %s", type(exc).__name__)
+            except ServerEventError as exc:
+                logger.debug("a warm-up was refused: %s", exc.code)
                 continue
-            except Exception:
-                logger.debug("priming failed", exc_info=True)
-                return
-            if turn.primed_id is not None and self._watch is not None:
-                self._watch.renew(turn.primed_id)
-            return
+            return turn.primed_id
+        return None
 
 
 def _warm_turn(route: Route, messages: Sequence[BaseMessage], settings: dict[str, Any]) -> Turn | None:
@@ -223,6 +286,8 @@ def warm_up(route: Route, messages: Sequence[BaseMessage], settings: dict[str, A
         turn = _warm_turn(route, messages, settings)
         if turn is None:
             return False
+        if route.is_primed(turn.history, turn.model, settings.get("tools")):
+            return True
         _run(turn)
     except WebSocketResponsesError as exc:
         logger.debug("the warm-up failed: %s", type(exc).__name__)
@@ -239,6 +304,8 @@ async def awarm_up(route: Route, messages: Sequence[BaseMessage], settings: dict
         turn = _warm_turn(route, messages, settings)
         if turn is None:
             return False
+        if route.is_primed(turn.history, turn.model, settings.get("tools")):
+            return True
         mailbox = AsyncMailbox()
         turn.start(mailbox)
         while turn.kind == "websocket" and not turn.done:

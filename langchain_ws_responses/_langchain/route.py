@@ -99,6 +99,15 @@ def has_side_effects(tools: Any) -> bool:
     return any(isinstance(tool, Mapping) and tool.get("type") in _ACTING_TOOLS for tool in tools or ())
 
 
+@dataclass(frozen=True)
+class _Primed:
+    """A warm-up: how many messages the server has read, with which tools, and the link to continue from."""
+
+    count: int
+    link: dict[str, Any]
+    tools: Any
+
+
 @dataclass(eq=False)
 class Route:
     """What every turn of one model has in common.
@@ -117,6 +126,8 @@ class Route:
         secret: Keys the links.
         scope: What a link must not leave, the model apart.
         client: The openai client that stored responses are deleted with; None where the model has no sync one.
+        ignored: How often the server answered without continuing the response that it was told to.
+        generates_warm_ups: Whether the server was seen to generate where nothing was to be generated.
     """
 
     endpoint: Endpoint | None
@@ -133,7 +144,8 @@ class Route:
     scope: tuple[str | None, ...] = field(repr=False)
     client: Any = field(default=None, repr=False)
     ignored: int = 0
-    _primed: OrderedDict[str, tuple[int, dict[str, Any]]] = field(default_factory=OrderedDict, repr=False)
+    generates_warm_ups: bool = False
+    _primed: OrderedDict[tuple[str, str], _Primed] = field(default_factory=OrderedDict, repr=False)
     _keys: dict[str, ChainKey] = field(default_factory=dict, repr=False)
 
     def key(self, model: str) -> ChainKey:
@@ -148,30 +160,52 @@ class Route:
     @property
     def keeps_warm_up(self) -> bool:
         """Whether the server is known to keep the input of a warm-up: some gateways throw it away."""
-        if self.manager is None or self.endpoint is None:
+        if self.manager is None or self.endpoint is None or self.generates_warm_ups:
             return False
         return self.manager.profile_of(self.endpoint).keeps_warm_up
 
-    def prime(self, count: int, link: dict[str, Any]) -> None:
-        """Notes that the server has read the first `count` messages of a conversation in a warm-up."""
-        self._primed[link["fp"]] = (count, link)
+    def prime(self, count: int, link: dict[str, Any], tools: Any) -> None:
+        """Notes that the server has read tools and the first `count` messages of a conversation in a warm-up."""
+        # With the prompt: two agents on one model may have read in nothing but their prompts.
+        self._primed[link["fp"], link["sys"]] = _Primed(count, link, tools)
         while len(self._primed) > _MAX_PRIMED:
             self._primed.popitem(last=False)
+
+    def is_primed(self, history: History, model: str, tools: Any) -> bool:
+        """Whether a warm-up stands for exactly these messages and tools and can still be continued."""
+        whole = len(history.digests)
+        return any(
+            primed.count == whole and primed.tools == tools
+            for primed in self._primed_for(history, model, whole)
+        )
 
     def with_primed(self, history: History, model: str) -> History:
         """Adds the warm-ups that stand for a beginning of these messages: they can be continued like answers."""
         if not self._primed:
             return history
-        key, primed = self.key(model), list(self._primed.items())
-        found = []
-        for count in {count for _, (count, _) in primed if history.head <= count < len(history.digests)}:
-            known = self._primed.get(key.fingerprint(history.digests[history.head : count]))
-            if known is not None and known[0] == count:
-                found.append((count - 1, known[1]))
+        found = self._primed_for(history, model, len(history.digests) - 1)
         if not found:
             return history
-        links = sorted([*history.links, *found], key=lambda entry: entry[0], reverse=True)
-        return replace(history, links=links)
+        links = [*history.links, *((primed.count - 1, primed.link) for primed in found)]
+        return replace(history, links=sorted(links, key=lambda entry: entry[0], reverse=True))
+
+    def _primed_for(self, history: History, model: str, most: int) -> list[_Primed]:
+        """Finds the living warm-ups that stand for a beginning of at most so many messages."""
+        key, head = self.key(model), history.head
+        counts = {
+            primed.count
+            for primed in list(self._primed.values())
+            if head <= primed.count <= most and self.alive(primed.link["id"], primed.link["store"])
+        }
+        prompts = ("", key.system(history.digests[:head]))
+        found = []
+        for count in counts:
+            fp = key.fingerprint(history.digests[head:count])
+            for prompt in prompts:
+                primed = self._primed.get((fp, prompt))
+                if primed is not None and primed.count == count:
+                    found.append(primed)
+        return found
 
     @property
     def continues(self) -> bool:

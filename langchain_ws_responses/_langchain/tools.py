@@ -9,7 +9,7 @@ from langchain_core.messages import BaseMessage
 from langchain_core.runnables import RunnableConfig
 from langgraph.prebuilt import ToolNode
 
-from .ready import KeepReady
+from .ready import KeepReady, enable
 
 __all__ = ["DeltaToolNode"]
 
@@ -29,6 +29,10 @@ class DeltaToolNode(ToolNode):
         builder.add_node("tools", DeltaToolNode([search, read_file]))
         ```
     """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        enable()
 
     def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         """Runs the tool calls of the newest assistant message."""

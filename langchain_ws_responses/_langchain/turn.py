@@ -143,8 +143,10 @@ class Turn:
                     '`background=True` has no meaning in the WebSocket mode. Use `transport="auto"` or `"http"`.'
                 )
             return False
-        agent = bool(self.settings.get("tools")) or any(
-            isinstance(message, AIMessage) for message in self.messages
+        agent = (
+            self.warm_up
+            or bool(self.settings.get("tools"))
+            or any(isinstance(message, AIMessage) for message in self.messages)
         )
         return self.route.uses_socket(agent=agent)
 
@@ -447,9 +449,11 @@ class Turn:
             self.asks = any(_kind_of(item) in _CALLS for item in output)
             if self._origin is not None:
                 INDEX.note(self._origin, link, self.route, on_socket=self.kind == "websocket")
-        elif not output and self.route.keeps_warm_up:
-            # A server that generated all the same remembers something else than the messages.
-            self.route.prime(len(self.messages), link)
+        elif output:
+            # This server remembers something else than the messages, and every warm-up costs an answer.
+            self.route.generates_warm_ups = True
+        elif self.route.keeps_warm_up:
+            self.route.prime(len(self.messages), link, self.settings.get("tools"))
             self.primed_id = response_id
 
     def metadata(self) -> dict[str, Any]:
