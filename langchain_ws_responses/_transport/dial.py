@@ -13,7 +13,7 @@ import re
 import ssl
 import time
 from collections.abc import MutableMapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import (
@@ -97,7 +97,13 @@ class _Dialer(connect):
         return exc
 
 
-class _Redacting(logging.LoggerAdapter[logging.Logger]):
+if TYPE_CHECKING:
+    _Adapter = logging.LoggerAdapter[logging.Logger]
+else:
+    _Adapter = logging.LoggerAdapter  # subscriptable from Python 3.11
+
+
+class _Redacting(_Adapter):
     """Keeps DEBUG logs of the websockets library usable without keys and content."""
 
     def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
