@@ -9,7 +9,7 @@ import threading
 from collections.abc import Awaitable, Callable, Iterable
 from types import TracebackType
 from typing import Literal, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from langchain_ws_responses.testing._links import READ, ChaosConnection, Fault, Link, Planned
 from langchain_ws_responses.testing.server import ResponsesServer
@@ -28,7 +28,7 @@ class ChaosProxy:
     and takes effect before it returns. Use it as a context manager, sync or async.
 
     Args:
-        upstream: A started `ResponsesServer`, or the base URL of another server on this machine.
+        upstream: A `ResponsesServer`, or the base URL of another server on this machine.
         faults: What happens to every connection, see `Fault`.
         host: Address to listen on, of this machine.
         port: Port to listen on; 0 takes a free one.
@@ -57,14 +57,11 @@ class ChaosProxy:
         refuse: bool = False,
         ssl_context: ssl.SSLContext | None = None,
     ) -> None:
-        url = urlsplit(upstream if isinstance(upstream, str) else upstream.base_url)
-        if url.hostname not in _LOOPBACK or host not in _LOOPBACK:
-            raise ValueError(
-                "a ChaosProxy stands between two programs on one machine: use loopback addresses"
-            )
-        self._upstream = (url.hostname, url.port or (443 if url.scheme in ("https", "wss") else 80))
-        self._secure = ssl_context is not None or url.scheme in ("https", "wss")
-        self._path = url.path.rstrip("/").removesuffix("/responses")
+        self._given = upstream
+        if self._url.hostname not in _LOOPBACK or host not in _LOOPBACK:
+            raise ValueError("a ChaosProxy stands between two programs on one machine: use loopback addresses")
+        self._secure = ssl_context is not None or self._url.scheme in ("https", "wss")
+        self._path = self._url.path.rstrip("/").removesuffix("/responses")
         self._host, self._port, self._ssl = host, port, ssl_context
         self._planned = [Planned(fault, None) for fault in faults]
         self._refusing = refuse
@@ -78,6 +75,11 @@ class ChaosProxy:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
         self.connections: list[ChaosConnection] = []
+
+    @property
+    def _url(self) -> SplitResult:
+        # Asked anew each time: a server has its port only once it is started.
+        return urlsplit(self._given if isinstance(self._given, str) else self._given.base_url)
 
     # -- life
 
@@ -287,7 +289,9 @@ class ChaosProxy:
         if self._port_socket is not None and self._refusing == (self._acceptor is None):
             return
         await self._close_port()
-        sock = socket.socket(socket.AF_INET6 if ":" in self._host else socket.AF_INET)
+        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
+        # With the protocol named, asyncio switches Nagle's algorithm off on what is accepted.
+        sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             sock.bind((self._host, self._port))
@@ -343,9 +347,11 @@ class ChaosProxy:
             record.open = False
             self._notify()
             return
+        url = self._url
+        upstream = (url.hostname or "", url.port or (443 if url.scheme in ("https", "wss") else 80))
         link = Link(record, reader, asyncio.StreamWriter(transport, protocol, reader, loop), self._notify)
         self._links.add(link)
         try:
-            await link.run(faults, self._upstream)
+            await link.run(faults, upstream)
         finally:
             self._links.discard(link)
