@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 import sys
 from contextlib import asynccontextmanager
@@ -73,10 +74,11 @@ class SyncFace(BaseCheckpointSaver[Any]):
     @staticmethod
     def over(saver: BaseCheckpointSaver[Any]) -> SyncFace:
         body: dict[str, Any] = {}
-        for name in vars(BaseCheckpointSaver):
+        for name, base in vars(BaseCheckpointSaver).items():
             sync = name[1:]
-            if name.startswith("a") and hasattr(BaseCheckpointSaver, sync):
-                if getattr(type(saver), sync) is not getattr(BaseCheckpointSaver, sync):
+            if inspect.isfunction(base) and name.startswith("a") and hasattr(type(saver), sync):
+                overridden = getattr(type(saver), sync) is not getattr(BaseCheckpointSaver, sync)
+                if overridden:
                     body[name] = _listing if name == "alist" else _calling(sync)
         return type("SyncFace", (SyncFace,), body)(saver)
 
