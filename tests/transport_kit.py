@@ -330,11 +330,14 @@ class WebSocketServer:
         self.requests: list[Any] = []
 
         def handle(connection: Any) -> None:
-            self.requests.append(connection.request)
             with suppress(ConnectionClosed):
                 handler(connection)
 
+        def note(_connection: Any, request: Any) -> None:
+            self.requests.append(request)
+
         options.setdefault("compression", None)
+        options.setdefault("process_request", note)
         self.scheme = "wss" if options.get("ssl") else "ws"
         self._server = serve(handle, "127.0.0.1", 0, max_size=None, **options)
         self.port = self._server.socket.getsockname()[1]

@@ -12,7 +12,7 @@ import os
 import re
 import ssl
 import time
-from collections.abc import MutableMapping
+from collections.abc import Iterable, MutableMapping
 from typing import TYPE_CHECKING, Any
 
 from websockets.asyncio.client import ClientConnection, connect
@@ -41,6 +41,7 @@ from .endpoint import (
 )
 from .proxy import check_proxy, environment_proxy, proxy_url
 from .retry import Failed
+from .tunnel import TunnelRefused, open_tunnel
 
 __all__ = [
     "Credential",
@@ -183,23 +184,27 @@ async def _headers(endpoint: Endpoint, seconds: float | None) -> list[tuple[str,
     return headers
 
 
-async def _route(
-    endpoint: Endpoint, ssl_context: ssl.SSLContext | None, proxy: str | None, allow_insecure: bool
+def _proxy_of(endpoint: Endpoint, proxy: str | None, allow_insecure: bool) -> SplitResult | None:
+    chosen = endpoint.proxy or proxy or environment_proxy(endpoint.url)
+    if not chosen:
+        return None
+    parts = check_proxy(chosen)
+    if not endpoint.secure and not allow_insecure and not is_loopback(parts.hostname or ""):
+        raise ConfigurationError(
+            "A plain `ws` URL would send the key in the clear to a proxy on another machine. Name the host in "
+            "NO_PROXY, use wss, or ConnectionManager(allow_insecure=True) in a network that you trust."
+        )
+    return parts
+
+
+async def _tls(
+    endpoint: Endpoint, proxy: SplitResult | None, context: ssl.SSLContext | None
 ) -> dict[str, Any]:
-    """Chooses proxy and TLS."""
-    options: dict[str, Any] = {"proxy": None}
-    if chosen := endpoint.proxy or proxy or environment_proxy(endpoint.url):
-        parts = check_proxy(chosen)
-        if not endpoint.secure and not allow_insecure and not is_loopback(parts.hostname or ""):
-            raise ConfigurationError(
-                "A plain `ws` URL would send the key in the clear to a proxy on another machine. Name the host in "
-                "NO_PROXY, use wss, or ConnectionManager(allow_insecure=True) in a network that you trust."
-            )
-        options["proxy"] = proxy_url(parts)
-        if parts.scheme == "https":
-            options["proxy_ssl"] = await asyncio.to_thread(default_ssl_context)
+    options: dict[str, Any] = {}
     if endpoint.secure:
-        options["ssl"] = ssl_context or await asyncio.to_thread(default_ssl_context)
+        options["ssl"] = context or await asyncio.to_thread(default_ssl_context)
+    if proxy is not None and proxy.scheme == "https":
+        options["proxy_ssl"] = await asyncio.to_thread(default_ssl_context)
     return options
 
 
@@ -217,22 +222,7 @@ async def dial(
         Failed: With what went wrong, free of secrets.
     """
     try:
-        headers = await _headers(endpoint, limits.connect_timeout)
-        options = await _route(endpoint, ssl_context, proxy, allow_insecure)
-        socket = await _Dialer(
-            endpoint.url,
-            additional_headers=headers,
-            user_agent_header=f"langchain-ws-responses/{__version__}",
-            compression=None,
-            open_timeout=limits.connect_timeout,
-            ping_interval=limits.ping_interval,
-            ping_timeout=limits.ping_timeout,
-            max_size=limits.max_message_size,
-            max_queue=None,
-            logger=_LOGGER,
-            create_connection=Socket,
-            **options,
-        )
+        return await _dial(endpoint, limits, ssl_context, proxy, allow_insecure)
     except Failed:
         raise
     except ConfigurationError as exc:
@@ -240,6 +230,41 @@ async def dial(
     except Exception as exc:
         # The library's exceptions quote header values and proxy URLs: they must not become a cause.
         raise Failed(_refusal(exc)) from None
+
+
+async def _dial(
+    endpoint: Endpoint,
+    limits: Limits,
+    ssl_context: ssl.SSLContext | None,
+    proxy: str | None,
+    allow_insecure: bool,
+) -> Socket:
+    loop, seconds = asyncio.get_running_loop(), limits.connect_timeout
+    deadline = None if seconds is None else loop.time() + seconds
+
+    def left() -> float | None:
+        return None if deadline is None else max(0.001, deadline - loop.time())
+
+    headers = await _headers(endpoint, seconds)
+    through = _proxy_of(endpoint, proxy, allow_insecure)
+    options = await _tls(endpoint, through, ssl_context)
+    if through is not None and through.scheme == "http":
+        options["sock"] = await asyncio.wait_for(open_tunnel(through, endpoint.url), left())
+    socket = await _Dialer(
+        endpoint.url,
+        additional_headers=headers,
+        user_agent_header=f"langchain-ws-responses/{__version__}",
+        compression=None,
+        open_timeout=left(),
+        ping_interval=limits.ping_interval,
+        ping_timeout=limits.ping_timeout,
+        max_size=limits.max_message_size,
+        max_queue=None,
+        proxy=None if through is None else proxy_url(through),
+        logger=_LOGGER,
+        create_connection=Socket,
+        **options,
+    )
     assert isinstance(socket, Socket)  # noqa: S101 - for the type checker: it was made with `create_connection`
     return socket
 
@@ -247,10 +272,13 @@ async def dial(
 def _refusal(exc: Exception) -> Failure:
     """Says what a failed attempt means."""
     if isinstance(exc, InvalidStatus):
-        return _rejected(exc.response.status_code, "The server answered the WebSocket upgrade", exc.response)
+        who, response = "The server answered the WebSocket upgrade", exc.response
+        return _rejected(response.status_code, who, response.headers.raw_items(), _code(response.body))
     proxy_response = getattr(exc, "response", None)
+    if isinstance(exc, TunnelRefused) and exc.status is not None:
+        return _rejected(exc.status, "The proxy answered", exc.headers.items())
     if isinstance(exc, ProxyError) and proxy_response is not None:
-        return _rejected(proxy_response.status_code, "The proxy answered", proxy_response)
+        return _rejected(proxy_response.status_code, "The proxy answered", proxy_response.headers.raw_items())
     kind = FailureKind.DIAL_FAILED
     if isinstance(exc, TimeoutError | asyncio.TimeoutError):
         kind, message = FailureKind.DIAL_TIMEOUT, "The connection was not ready in time."
@@ -263,7 +291,7 @@ def _refusal(exc: Exception) -> Failure:
             FailureKind.CONFIGURATION,
             "The proxy URL cannot be used. Write it as http://host:port.",
         )
-    elif isinstance(exc, ProxyError):
+    elif isinstance(exc, ProxyError | TunnelRefused):
         message = f"The proxy refused the connection ({type(exc).__name__})."
     elif isinstance(exc, OSError):
         message = f"The connection failed: {exc.strerror or 'no address of the host answered'}."
@@ -277,17 +305,17 @@ def _refusal(exc: Exception) -> Failure:
     return Failure(kind, phase=Phase.CONNECT, message=message)
 
 
-def _rejected(status: int, who: str, response: Any) -> Failure:
+def _rejected(status: int, who: str, fields: Iterable[tuple[str, str]], code: str | None = None) -> Failure:
     headers = {
         name.lower(): value
-        for name, value in response.headers.raw_items()
+        for name, value in fields
         if name.lower() in _KEPT or name.lower().startswith("x-ratelimit-")
     }
     return Failure(
         FailureKind.HANDSHAKE_REJECTED,
         phase=Phase.CONNECT,
         message=f"{who} with HTTP {status}.",
-        code=_code(getattr(response, "body", None)),
+        code=code,
         status=status,
         headers=headers,
         retry_after=retry_after(headers),
