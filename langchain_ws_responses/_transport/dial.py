@@ -14,6 +14,7 @@ import ssl
 import time
 from collections.abc import Iterable, MutableMapping
 from typing import TYPE_CHECKING, Any
+from urllib.parse import SplitResult
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import (
