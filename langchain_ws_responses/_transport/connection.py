@@ -82,6 +82,7 @@ class Connection:
         self._liveness = Liveness(socket, limits)
         self._reader = self._loop.create_task(self._read(), name=f"ws-responses reader {label}")
         self._writer = self._loop.create_task(self._write(), name=f"ws-responses writer {label}")
+        self._pinger = self._loop.create_task(self._ping(), name=f"ws-responses pings {label}")
         self.expires_at: float | None = None
         self._expires_wall = float("inf")
         if lifetime is not None:
@@ -114,6 +115,12 @@ class Connection:
                 logger.debug("connection %s does not answer and is replaced", self.label)
                 self.abort("unresponsive")
         self.pool.pump()
+
+    async def _ping(self) -> None:
+        if await self._liveness.until_dead():
+            message = "The connection was lost in the middle of the turn: the other side stopped answering."
+            self._cause = Failure(FailureKind.CONNECTION_LOST, message=message)
+            self.abort("unresponsive")
 
     # -- turns ----------------------------------------
 
@@ -441,6 +448,7 @@ class Connection:
             handle.cancel()
         self._timers.clear()
         self._writer.cancel()
+        self._pinger.cancel()
         self._outbox.clear()
         lost = [ticket for ticket in self._tickets.values() if not ticket.done]
         self._tickets.clear()

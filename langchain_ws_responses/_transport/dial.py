@@ -257,8 +257,7 @@ async def _dial(
         user_agent_header=f"langchain-ws-responses/{__version__}",
         compression=None,
         open_timeout=left(),
-        ping_interval=limits.ping_interval,
-        ping_timeout=limits.ping_timeout,
+        ping_interval=None,  # `Liveness` sends them
         max_size=limits.max_message_size,
         max_queue=None,
         proxy=None if through is None else proxy_url(through),

@@ -59,7 +59,9 @@ class ChaosProxy:
     ) -> None:
         self._given = upstream
         if self._url.hostname not in _LOOPBACK or host not in _LOOPBACK:
-            raise ValueError("a ChaosProxy stands between two programs on one machine: use loopback addresses")
+            raise ValueError(
+                "a ChaosProxy stands between two programs on one machine: use loopback addresses"
+            )
         self._secure = ssl_context is not None or self._url.scheme in ("https", "wss")
         self._path = self._url.path.rstrip("/").removesuffix("/responses")
         self._host, self._port, self._ssl = host, port, ssl_context
