@@ -27,6 +27,8 @@ __all__ = ["ChatOpenAIWebSocket", "with_websocket"]
 
 Transport = Literal["auto", "websocket", "http"]
 _TRANSPORT_ENV = "LANGCHAIN_WS_RESPONSES_TRANSPORT"
+# Where langchain-openai takes the default of `stream_chunk_timeout` from.
+_CHUNK_ENV = "LANGCHAIN_OPENAI_STREAM_CHUNK_TIMEOUT_S"
 
 
 def _transport_from_environment() -> str:
@@ -194,7 +196,7 @@ class ChatOpenAIWebSocket(ChatOpenAI):
                 limits,
                 timeout=self.request_timeout,
                 stream_chunk_timeout=self.stream_chunk_timeout,
-                chunk_set="stream_chunk_timeout" in self.model_fields_set,
+                chunk_set="stream_chunk_timeout" in self.model_fields_set or _CHUNK_ENV in os.environ,
             ),
             max_attempts=retry.max_attempts if self.max_retries is None else self.max_retries + 1,
             max_dials=None if self.max_retries is None else self.max_retries + 1,
@@ -280,7 +282,11 @@ class ChatOpenAIWebSocket(ChatOpenAI):
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
         turn = self._turn(messages, stop, kwargs, stream=True)
-        chunks = super()._astream_responses(messages, stop, None, **{**kwargs, TURN: turn})
+        # Around every wait langchain-openai puts `asyncio.wait_for`, which costs more than an event does and swallows
+        # cancellations before Python 3.12. A turn on a socket has clocks of its own.
+        own_clocks = turn.kind == "websocket"
+        model = self.model_copy(update={"stream_chunk_timeout": None}) if own_clocks else self
+        chunks = ChatOpenAI._astream_responses(model, messages, stop, None, **{**kwargs, TURN: turn})
         async with aclosing(chunks):  # type: ignore[type-var]
             async for chunk in chunks:
                 _stamp_last(chunk, turn)

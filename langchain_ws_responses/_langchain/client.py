@@ -101,8 +101,15 @@ def _http_answer(turn: Turn, raw: Any) -> _RawResponse | None:
     response = raw.parse()
     if turn.was_ignored(_named(response)):
         return None
-    turn.finish(response.id, response.output, stored=response.store is not False)
+    _finish(turn, response)
     return _RawResponse(response, raw.headers, raw.http_response)
+
+
+def _finish(turn: Turn, response: Any) -> None:
+    # Not every server writes every key, and the SDK's objects have no attribute for what is missing.
+    output = getattr(response, "output", None) or ()
+    stored = getattr(response, "store", None) is not False
+    turn.finish(getattr(response, "id", None), output, stored=stored)
 
 
 def _passes(turn: Turn, event: Any) -> bool:
@@ -110,7 +117,7 @@ def _passes(turn: Turn, event: Any) -> bool:
     if event.type == "response.created":
         return not turn.was_ignored(_named(event.response))
     if event.type in _ENDED_WELL:
-        turn.finish(event.response.id, event.response.output, stored=event.response.store is not False)
+        _finish(turn, event.response)
     return True
 
 

@@ -10,7 +10,7 @@ import pytest
 from langchain_core.messages import HumanMessage, SystemMessage
 from pairs import WAYS, outcome, run, socket_model
 
-from langchain_ws_responses import ConnectionManager, RetryPolicy, failure_of, response_link
+from langchain_ws_responses import ConnectionManager, Limits, RetryPolicy, failure_of, response_link
 from langchain_ws_responses.errors import ConnectionLost
 from langchain_ws_responses.testing import (
     ResponsesServer,
@@ -18,6 +18,7 @@ from langchain_ws_responses.testing import (
     drop,
     error,
     events,
+    hold,
     reasoning,
     text,
     tool_call,
@@ -328,11 +329,11 @@ def test_passing_trouble_is_retried_as_often_as_max_retries_allows(
 
 def test_retry_policy_bounds_the_attempts_where_max_retries_is_not_set(no_backoff: None) -> None:
     fault = error(status=429, message="Slow.")
-    with ConnectionManager(retry=RetryPolicy(max_attempts=3)) as manager:
-        with ResponsesServer(fault, fault, fault) as server:
-            with pytest.raises(openai.RateLimitError):
-                socket_model(server, manager, max_retries=None).invoke("Hello")
-            assert len(server.requests) == 3
+    policy = RetryPolicy(max_attempts=3)
+    with ConnectionManager(retry=policy) as manager, ResponsesServer(fault, fault, fault) as server:
+        with pytest.raises(openai.RateLimitError):
+            socket_model(server, manager, max_retries=None).invoke("Hello")
+        assert len(server.requests) == 3
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 422])
@@ -528,3 +529,29 @@ def test_own_instructions_are_left_alone(manager: ConnectionManager) -> None:
         assert [request.instructions for request in server.requests] == ["Mine.", "Mine."]
         assert [item["content"] for item in server.requests[0].items] == ["Be brief.", "First?"]
         assert [item["content"] for item in server.requests[1].items] == ["Second?"]
+
+
+# -- clocks ----------------------------------------
+
+
+@pytest.mark.parametrize("way", STREAMS)
+@pytest.mark.parametrize("where", ["field", "environment"])
+def test_stream_chunk_timeout_bounds_the_wait_between_events(
+    monkeypatch: pytest.MonkeyPatch, where: str, way: str
+) -> None:
+    gate = threading.Event()
+    manager = ConnectionManager(limits=Limits(first_event_timeout=1))
+    given: dict[str, Any] = {}
+    if where == "field":
+        given["stream_chunk_timeout"] = 0.05
+    else:
+        monkeypatch.setenv("LANGCHAIN_OPENAI_STREAM_CHUNK_TIMEOUT_S", "0.05")
+    with manager, ResponsesServer(hold(gate, text(ANSWER, 8), after_events=6)) as server:
+        seen, failure = outcome(socket_model(server, manager, **given), way, "Hello")
+        gate.set()
+        assert isinstance(failure, openai.APITimeoutError)
+        ours = failure_of(failure)
+        assert ours is not None
+        assert ours.failure.kind == "between_events_timeout"
+        assert ANSWER.startswith(said(seen))
+        assert said(seen)

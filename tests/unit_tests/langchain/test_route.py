@@ -1,0 +1,172 @@
+"""What a model's turns have in common: clocks, secrets, sides of a decision that need no server."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import openai
+import pytest
+from pydantic import SecretStr
+
+from langchain_ws_responses import ChatOpenAIWebSocket, Limits
+from langchain_ws_responses._langchain.route import (
+    Clocks,
+    clocks_for,
+    clocks_of,
+    has_side_effects,
+    secret_for,
+)
+from langchain_ws_responses._protocol.chain import ChainKey
+
+LIMITS = Limits(first_event_timeout=60, between_events_timeout=600)
+
+
+@pytest.mark.parametrize(
+    ("timeout", "chunk", "chunk_set", "expected"),
+    [
+        (None, 120.0, False, Clocks(60, 600)),
+        (5, 120.0, False, Clocks(5, 5)),
+        (2.5, 120.0, False, Clocks(2.5, 2.5)),
+        ((1.0, 7.0), 120.0, False, Clocks(7, 7)),
+        ((1.0, 7.0, 3.0, 4.0), 120.0, False, Clocks(7, 7)),
+        (openai.Timeout(9.0, read=4.0), 120.0, False, Clocks(4, 4)),
+        (openai.Timeout(None), 120.0, False, Clocks(None, None)),
+        (None, 30.0, True, Clocks(60, 30)),
+        (None, None, True, Clocks(60, None)),
+        (None, 0, True, Clocks(60, None)),
+        (5, 30.0, True, Clocks(5, 30)),
+    ],
+)
+def test_what_the_user_set_wins_over_the_limits(
+    timeout: Any, chunk: float | None, chunk_set: bool, expected: Clocks
+) -> None:
+    assert clocks_for(LIMITS, timeout=timeout, stream_chunk_timeout=chunk, chunk_set=chunk_set) == expected
+
+
+def test_no_timeout_for_a_call_means_no_limit() -> None:
+    assert clocks_of(None) == Clocks(None, None)
+
+
+@pytest.mark.parametrize(
+    ("tools", "acts"),
+    [
+        (None, False),
+        ([], False),
+        ([{"type": "function", "name": "mcp"}], False),
+        ([{"type": "web_search"}, {"type": "file_search"}, {"type": "image_generation"}], False),
+        ([{"type": "function", "name": "f"}, {"type": "mcp"}], True),
+        ([{"type": "code_interpreter"}], True),
+        ([{"type": "computer_use_preview"}], True),
+        ([{"type": "local_shell"}], True),
+        ([{"type": "shell"}], True),
+        ([object()], False),
+    ],
+)
+def test_hosted_tools_that_act_on_the_world_are_known(tools: Any, acts: bool) -> None:
+    assert has_side_effects(tools) is acts
+
+
+def test_secret_comes_from_the_user_then_the_key_then_the_process() -> None:
+    secrets = [
+        secret_for(SecretStr("s"), SecretStr("k")),
+        secret_for(None, SecretStr("k")),
+        secret_for(SecretStr("k"), None),
+        secret_for(None, lambda: "k"),
+    ]
+    assert len(set(secrets)) == 4
+    assert secret_for(SecretStr("s"), SecretStr("other")) == secrets[0]
+    assert secret_for(None, SecretStr("k\n")) == secrets[1]
+    assert secret_for(None, lambda: "other") == secrets[3]
+
+
+def model(**fields: Any) -> ChatOpenAIWebSocket:
+    return ChatOpenAIWebSocket(
+        **{"model": "m", "api_key": "sk-1", "base_url": "https://host.invalid/v1", **fields}
+    )
+
+
+def test_route_is_made_anew_when_a_field_that_it_depends_on_changes() -> None:
+    made = model()
+    first = made._current_route()
+    assert made._current_route() is first
+    made.temperature = 0.5
+    assert made._current_route() is first
+    for name, value in (
+        ("chain", "off"),
+        ("system_mode", "input"),
+        ("on_ambiguous", "raise"),
+        ("max_retries", 7),
+        ("transport", "websocket"),
+        ("request_timeout", 3.0),
+        ("websocket_url", "wss://other.invalid/v1/responses"),
+        ("openai_api_key", SecretStr("sk-2")),
+        ("chain_secret", SecretStr("s")),
+        ("default_headers", {"X-Mine": "1"}),
+    ):
+        before = made._current_route()
+        setattr(made, name, value)
+        after = made._current_route()
+        assert after is not before, name
+        assert made._current_route() is after
+    assert after.endpoint is not None
+    assert after.endpoint.label == "wss://other.invalid/v1/responses"
+    assert after.max_attempts == 8
+    assert after.clocks == Clocks(3.0, 3.0)
+    assert first.endpoint is not None
+    assert after.endpoint.key != first.endpoint.key
+
+
+def test_copies_share_a_route_until_they_differ() -> None:
+    made = model()
+    first = made._current_route()
+    same = made.model_copy(update={"temperature": 0.1})
+    assert same._current_route() is first
+    other = made.model_copy(update={"chain": "off"})
+    assert other._current_route() is not first
+    assert made._current_route() is first
+
+
+def test_keys_of_models_differ_and_are_bounded() -> None:
+    route = model()._current_route()
+    key = route.key("a")
+    assert isinstance(key, ChainKey)
+    assert route.key("a") is key
+    prints = {route.key(f"m{number}").fingerprint([b"x"]) for number in range(200)}
+    assert len(prints) == 200
+    assert route.key("a").fingerprint([b"x"]) == key.fingerprint([b"x"])
+    assert len(route._keys) <= 65
+
+
+def test_repr_of_a_route_holds_no_secret() -> None:
+    made = model(chain_secret="s3cret", api_key="sk-very-own", organization="org")
+    told = repr(made._current_route())
+    assert "s3cret" not in told
+    assert "sk-very-own" not in told
+
+
+def test_route_of_a_model_for_http_needs_neither_manager_nor_endpoint() -> None:
+    route = model(transport="http")._current_route()
+    assert (route.manager, route.endpoint) == (None, None)
+    assert route.uses_socket(agent=True) is False
+    assert route.alive("resp_1", True) is True
+    assert route.alive("resp_1", False) is False
+
+
+@pytest.mark.parametrize(
+    ("transport", "is_open", "may_dial", "agent", "expected"),
+    [
+        ("websocket", False, False, False, True),
+        ("http", True, True, True, False),
+        ("auto", True, False, False, True),
+        ("auto", False, True, True, True),
+        ("auto", False, True, False, False),
+        ("auto", False, False, True, False),
+    ],
+)
+def test_rules_of_auto(transport: str, is_open: bool, may_dial: bool, agent: bool, expected: bool) -> None:
+    route = model()._current_route()
+    route.transport = transport
+    fake: Any = SimpleNamespace(is_open=lambda _: is_open, may_dial=lambda _: may_dial)
+    route.manager = fake
+    assert route.uses_socket(agent=agent) is expected
