@@ -121,9 +121,10 @@ class Deletions:
         routes = self._routes()
         work: list[tuple[str, Link, Route]] = []
         for link in links:
-            route = next((route for route in routes if _made_by(route, link)), None)
-            if route is None or route.client is None:
-                self.fail(thread_id, link["id"], _NO_MODEL if route is None else _NO_CLIENT)
+            makers = [route for route in routes if _made_by(route, link)]
+            route = next((route for route in makers if route.client is not None), None)
+            if route is None:
+                self.fail(thread_id, link["id"], _NO_CLIENT if makers else _NO_MODEL)
             else:
                 work.append((thread_id, link, route))
         with self._changed:

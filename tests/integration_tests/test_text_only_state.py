@@ -23,7 +23,7 @@ from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.types import Send
 
-from langchain_ws_responses import ChainSaver, ChatOpenAIWebSocket, ConnectionManager
+from langchain_ws_responses import ChainSaver, ChatOpenAIWebSocket, ConnectionClosed, ConnectionManager
 from langchain_ws_responses._langchain.index import INDEX
 from langchain_ws_responses.testing import ResponsesServer
 
@@ -517,13 +517,20 @@ def test_messages_of_a_delta_channel_are_seen_in_the_writes(manager: ConnectionM
 
 @pytest.mark.parametrize("given", ["model", "manager"])
 def test_connection_is_opened_when_a_run_loads_its_thread(given: str) -> None:
-    with ResponsesServer("one", "two") as server, ConnectionManager() as manager:
+    lost = threading.Event()
+
+    def hook(event: Any) -> None:
+        if isinstance(event, ConnectionClosed):
+            lost.set()
+
+    with ResponsesServer("one", "two") as server, ConnectionManager(hooks=[hook]) as manager:
         model = model_on(server, manager)
         inner = InMemorySaver()
         options: dict[str, Any] = {"model": model} if given == "model" else {"manager": manager}
         app = chat(model, ChainSaver(inner, **options))
         app.invoke({"log": ["first"]}, CONFIG)
         server.drop_connections()
+        assert lost.wait(10)
         opened = len(server.connections)
         if given == "model":
             restarted()
