@@ -6,7 +6,14 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
+from langchain_core.messages import (
+    AIMessage,
+    BaseMessage,
+    HumanMessage,
+    InvalidToolCall,
+    SystemMessage,
+    ToolMessage,
+)
 
 from .turn import Turn
 
@@ -53,6 +60,9 @@ def _append(messages: list[BaseMessage], item: dict[str, Any], head: int) -> Non
         messages.append(SystemMessage(content=item["content"], additional_kwargs=extra))
     elif kind == "function_call_output":
         messages.append(ToolMessage(content=item["output"], tool_call_id=item["call_id"]))
+    elif kind == "custom_tool_call_output":
+        block = {"type": kind, "output": item["output"]}
+        messages.append(ToolMessage(content=[block], tool_call_id=item["call_id"]))
     else:
         answer = messages[-1] if len(messages) > head else None
         if not isinstance(answer, AIMessage):
@@ -63,7 +73,7 @@ def _append(messages: list[BaseMessage], item: dict[str, Any], head: int) -> Non
 
 def _with_item(answer: AIMessage, item: dict[str, Any]) -> AIMessage:
     blocks = list(answer.content) if isinstance(answer.content, list) else []
-    calls = list(answer.tool_calls)
+    calls, invalid = list(answer.tool_calls), list(answer.invalid_tool_calls)
     if item.get("type", "message") == "message":
         for part in item.get("content") or ():
             kind = "refusal" if part.get("type") == "refusal" else "text"
@@ -74,12 +84,28 @@ def _with_item(answer: AIMessage, item: dict[str, Any]) -> AIMessage:
     else:
         blocks.append(item)
     if item.get("type") == "function_call":
-        calls.append(
-            {
-                "type": "tool_call",
-                "name": item["name"],
-                "args": json.loads(item["arguments"], strict=False),
-                "id": item["call_id"],
+        try:
+            args = json.loads(item["arguments"], strict=False)
+        except ValueError:
+            args = None
+        name, call_id = item["name"], item["call_id"]
+        if isinstance(args, dict):
+            calls.append({"type": "tool_call", "name": name, "args": args, "id": call_id})
+        else:
+            broken: InvalidToolCall = {
+                "type": "invalid_tool_call",
+                "name": name,
+                "args": item["arguments"],
+                "id": call_id,
+                "error": None,
             }
-        )
-    return AIMessage(content=blocks, tool_calls=calls, response_metadata=answer.response_metadata)
+            invalid.append(broken)
+    elif item.get("type") == "custom_tool_call":
+        args = {"__arg1": item["input"]}
+        calls.append({"type": "tool_call", "name": item["name"], "args": args, "id": item["call_id"]})
+    return AIMessage(
+        content=blocks,
+        tool_calls=calls,
+        invalid_tool_calls=invalid,
+        response_metadata=answer.response_metadata,
+    )
