@@ -246,6 +246,24 @@ def deaf(connection: socket.socket) -> None:
         pass
 
 
+def shake_hands(connection: socket.socket) -> None:
+    """Accepts an upgrade by hand."""
+    from websockets.server import ServerProtocol
+
+    protocol = ServerProtocol()
+    protocol.receive_data(read_head(connection))
+    [request] = protocol.events_received()
+    protocol.send_response(protocol.accept(request))  # type: ignore[arg-type]
+    for data in protocol.data_to_send():
+        connection.sendall(data)
+
+
+def mute(connection: socket.socket) -> None:
+    """A WebSocket server that reads everything and answers nothing, pings neither."""
+    shake_hands(connection)
+    deaf(connection)
+
+
 def answering(
     status: str, headers: dict[str, str] | None = None, body: bytes = b""
 ) -> Callable[[socket.socket], None]:

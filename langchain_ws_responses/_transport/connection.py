@@ -325,6 +325,9 @@ class Connection:
         if ticket.events == 1:
             ticket.lane_name = lane.name or ""
             ticket.phase = Phase.CREATED
+            if ticket.timer is not None:  # from now on another clock counts
+                ticket.timer.cancel()
+            self._watch(ticket)
             self.pool.learn(self)
         if frame.kind is EventKind.OUTPUT:
             ticket.phase = Phase.STREAMING
@@ -484,5 +487,9 @@ class Connection:
 
 
 def _close_code(socket: Socket) -> int | None:
-    code = socket.close_code
-    return None if code == 1006 else code
+    """The code of the close frame that ended it: the other side's, or ours if we found the fault."""
+    protocol = socket.protocol
+    if protocol.close_rcvd is not None:
+        return int(protocol.close_rcvd.code)
+    sent = protocol.close_sent
+    return int(sent.code) if sent is not None and sent.code > 1001 else None
