@@ -25,17 +25,20 @@ KEY = "sk-test-3f9a51c7"
 _http = importlib.import_module(openai.DefaultHttpxClient.__mro__[1].__module__.split(".")[0])
 
 
-def short_lived_client() -> Any:
-    """An async HTTP client that keeps no connection: none may outlive its event loop."""
-    return openai.DefaultAsyncHttpxClient(limits=_http.Limits(max_keepalive_connections=0))
+def http_clients() -> dict[str, Any]:
+    """HTTP clients that keep no connection, since none may outlive its event loop, and that are quick to make."""
+    # Reading the certificates takes longer than most tests do, and nobody speaks TLS here.
+    options: dict[str, Any] = {"limits": _http.Limits(max_keepalive_connections=0), "verify": False}
+    return {
+        "http_client": openai.DefaultHttpxClient(**options),
+        "http_async_client": openai.DefaultAsyncHttpxClient(**options),
+    }
 
 
 def http_model(server: ResponsesServer, **fields: Any) -> ChatOpenAI:
     """Plain ChatOpenAI on the Responses API of the local server."""
     settings: dict[str, Any] = {"model": "gpt-5.5", "max_retries": 0, "use_responses_api": True, **fields}
-    return ChatOpenAI(
-        base_url=server.base_url, api_key=KEY, http_async_client=short_lived_client(), **settings
-    )
+    return ChatOpenAI(base_url=server.base_url, api_key=KEY, **http_clients(), **settings)
 
 
 def socket_model(
@@ -47,7 +50,7 @@ def socket_model(
         base_url=server.base_url,
         api_key=KEY,
         manager=manager,
-        http_async_client=short_lived_client(),
+        **http_clients(),
         **settings,
     )
 

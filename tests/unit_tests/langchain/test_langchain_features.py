@@ -17,6 +17,7 @@ from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.rate_limiters import BaseRateLimiter
 from langchain_core.runnables import ConfigurableField
 from langchain_core.tools import tool
+from langchain_openai import ChatOpenAI
 from pairs import KEY, WAYS, bare, http_model, outcome, run, settings_of, socket_model, without_ids
 
 from langchain_ws_responses import ChatOpenAIWebSocket, ConnectionManager, response_link
@@ -191,15 +192,15 @@ def test_configurable_fields_keep_manager_and_settings(manager: ConnectionManage
 
 
 def test_deepcopy_and_pickle_do_what_they_do_with_chatopenai(manager: ConnectionManager) -> None:
-    with ResponsesServer() as server:
-        for copier in (copy.deepcopy, pickle.dumps):
-            with pytest.raises(TypeError) as expected:
-                copier(http_model(server))
-            with pytest.raises(TypeError) as refused:
-                copier(socket_model(server, None))
-            assert str(refused.value) == str(expected.value)
-            with pytest.raises(TypeError, match=r"manager.*default one|cannot pickle"):
-                copier(socket_model(server, manager))
+    given: dict[str, Any] = {"model": "gpt-5.5", "api_key": KEY}
+    for copier in (copy.deepcopy, pickle.dumps):
+        with pytest.raises(TypeError) as expected:
+            copier(ChatOpenAI(**given))
+        with pytest.raises(TypeError) as refused:
+            copier(ChatOpenAIWebSocket(**given))
+        assert str(refused.value) == str(expected.value)
+        with pytest.raises(TypeError, match=r"manager.*default one|cannot pickle"):
+            copier(ChatOpenAIWebSocket(**given, manager=manager))
 
 
 def test_client_stand_ins_can_be_copied(manager: ConnectionManager) -> None:
