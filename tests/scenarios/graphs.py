@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import functools
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -31,10 +32,14 @@ WAYS = ("invoke", "ainvoke", "stream")
 # -- the oracle ----------------------------------------
 
 
+@functools.cache
+def _plain() -> ChatOpenAI:
+    return ChatOpenAI(model="gpt-5.5", api_key=KEY, use_responses_api=True)
+
+
 def wire(messages: Sequence[BaseMessage]) -> list[dict[str, Any]]:
     """The items of a full request, as plain ChatOpenAI makes them."""
-    plain = ChatOpenAI(model="gpt-5.5", api_key=KEY, use_responses_api=True)
-    payload = plain._get_request_payload(copy.deepcopy(list(messages)))
+    payload = _plain()._get_request_payload(copy.deepcopy(list(messages)))
     items: list[dict[str, Any]] = payload["input"]
     return items
 
