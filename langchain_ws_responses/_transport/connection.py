@@ -23,7 +23,7 @@ from .hooks import ConnectionClosed as ConnectionClosedEvent
 from .hooks import TurnEnded, TurnSent
 from .lanes import LaneBook
 from .liveness import Liveness
-from .ticket import Ticket
+from .ticket import Ticket, too_large
 
 if TYPE_CHECKING:
     from .._protocol.lanes import Lane
@@ -456,8 +456,9 @@ class Connection:
         lost = [ticket for ticket in self._tickets.values() if not ticket.done]
         self._tickets.clear()
         code = _close_code(self.socket)
+        large = too_large(lost, refused=bool(self.socket.protocol.close_rcvd_then_sent)) if code == 1009 else []
         for ticket in lost:
-            self._finish(ticket, self._loss(ticket, code))
+            self._finish(ticket, self._loss(ticket, code, large=ticket in large))
         self.pool.remove(self, died=bool(lost) or (not expected and code is None))
         self.pool.emit(
             ConnectionClosedEvent(
@@ -469,14 +470,14 @@ class Connection:
             )
         )
 
-    def _loss(self, ticket: Ticket, code: int | None) -> Failure:
+    def _loss(self, ticket: Ticket, code: int | None, *, large: bool) -> Failure:
         cause = self._cause
         if ticket.phase is Phase.CONNECT:
             message = "The connection was lost before the turn was written."
             return self._failure(FailureKind.CONNECTION_LOST, ticket, message, code)
         if cause is not None and cause.kind is not FailureKind.SERVER_ERROR:
             return self._failure(cause.kind, ticket, cause.message)
-        if code == 1009:
+        if large:
             message = "A frame was above the size limit (close code 1009)."
             return self._failure(FailureKind.MESSAGE_TOO_LARGE, ticket, message, code)
         text = f"close code {code}" if code is not None else "no close frame"

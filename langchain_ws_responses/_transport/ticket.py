@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from asyncio import TimerHandle
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from .connection import Connection
     from .dial import Endpoint
 
-__all__ = ["Ticket"]
+__all__ = ["Ticket", "too_large"]
 
 
 @dataclass(eq=False, repr=False)
@@ -92,3 +93,17 @@ class Ticket:
             if handle is not None:
                 handle.cancel()
         self.timer = self.lease_timer = None
+
+
+def too_large(tickets: Sequence[Ticket], *, refused: bool) -> list[Ticket]:
+    """Says which turns a close with 1009 is about; for the others the connection was merely lost.
+
+    Args:
+        tickets: The turns in flight.
+        refused: The other side sent it: servers refuse a request so, before any event. Else it was an answer that was
+            too large for this side.
+    """
+    fresh = [ticket for ticket in tickets if not ticket.events]
+    if refused:
+        return [max(fresh, key=lambda ticket: ticket.sent_bytes)] if fresh else list(tickets)
+    return [ticket for ticket in tickets if ticket.events] or fresh

@@ -293,6 +293,19 @@ class Cell:
         self._sibling_gate.wait_until_reached()
         eventually(lambda: self.manager.stats().frames_received >= before + 5, "the sibling's events arrive")
 
+    def begin_sibling_refused(self) -> None:
+        """A sibling whose first send the server refuses."""
+        self.sibling = Running(self.sibling_model, "invoke", [HumanMessage(f"«{self.beside}» hello")])
+        self.sibling.wait()
+
+    def redial(self) -> None:
+        """Has the connection replaced: a server looks at its settings when a connection begins."""
+        self.check_sibling(survives=True)
+        self.manager.drain()
+        self._sibling_gate = Gate()
+        self._gates.append(self._sibling_gate)
+        self.begin_sibling()
+
     def play(self, *answers: Answer) -> None:
         """What the server plays for this conversation next."""
         self.world.plays.setdefault(self.tag, deque()).extend(answers)
