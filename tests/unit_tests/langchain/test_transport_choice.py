@@ -131,6 +131,7 @@ def test_auto_falls_back_with_the_full_input_where_nothing_is_stored(
         server.config.refuse_upgrade = 426
         server.drop_connections(code=1001)
         assert model.invoke(history).text == "Fine."
+        assert [request.is_delta for request in server.requests if request.transport == "http"] == [False]
         assert not server.requests[-1].is_delta
         assert [item.get("role") for item in server.requests[-1].seen] == ["user", "assistant", "user"]
 
