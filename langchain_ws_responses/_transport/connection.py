@@ -49,6 +49,7 @@ class Connection:
         expires_at: When it is rotated, on the loop's clock; None for never.
         probed_at: When a turn was sent that will show whether the server has lanes.
         served: Turns sent so far.
+        heard: Whether a frame has come in.
     """
 
     def __init__(self, pool: Pool, socket: Socket, label: str, lifetime: float | None = None) -> None:
@@ -67,7 +68,7 @@ class Connection:
         self.usable = True
         self.checking = False
         self.probed_at = 0.0
-        self.served = 0
+        self.served, self.heard = 0, False
         self._loop = asyncio.get_running_loop()
         self._tickets: dict[Lane, Ticket] = {}
         self._outbox: deque[tuple[Ticket, bytes]] = deque()
@@ -249,6 +250,7 @@ class Connection:
                 except ConnectionClosed:
                     return
                 self._on_written(ticket, len(frame))
+                del ticket, frame  # the next turn may be long in coming
             self._writable.clear()
 
     def _on_written(self, ticket: Ticket, size: int) -> None:
@@ -283,7 +285,7 @@ class Connection:
 
     def _on_text(self, raw: bytes) -> bool:
         """Takes one frame; False: there is nothing more to read."""
-        now = self._loop.time()
+        now, self.heard = self._loop.time(), True
         counters = self.pool.manager.counters
         counters.frames_received += 1
         counters.bytes_received += len(raw)
@@ -456,10 +458,12 @@ class Connection:
         lost = [ticket for ticket in self._tickets.values() if not ticket.done]
         self._tickets.clear()
         code = _close_code(self.socket)
-        large = too_large(lost, refused=bool(self.socket.protocol.close_rcvd_then_sent)) if code == 1009 else []
+        large = (
+            too_large(lost, refused=bool(self.socket.protocol.close_rcvd_then_sent)) if code == 1009 else []
+        )
         for ticket in lost:
             self._finish(ticket, self._loss(ticket, code, large=ticket in large))
-        self.pool.remove(self, died=bool(lost) or (not expected and code is None))
+        self.pool.remove(self, died=bool(lost) or (not expected and code is None), expected=expected)
         self.pool.emit(
             ConnectionClosedEvent(
                 connection=self.label,

@@ -89,6 +89,7 @@ class ConnectionManager:
         self._pools: dict[str, Pool] = {}
         self._buffers = Buffers(self.limits)
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._closers: set[asyncio.Task[Any]] = set()
         self.counters = Counters()
         self.numbers = itertools.count(1)
         # Not shared with its parent: both would choose the same moments.
@@ -324,12 +325,16 @@ class ConnectionManager:
             pool.fail_all(_closed_failure())
 
         async def wait() -> None:
-            pending = [task for task in self._tasks if task is not asyncio.current_task()]
             if pending:
                 await asyncio.wait(pending, timeout=_CLOSE_SECONDS)
             finished()
 
-        self.background(wait())
+        # Others who close at the same time do not wait for each other.
+        pending = self._tasks - self._closers
+        closer = asyncio.get_running_loop().create_task(wait(), name="ws-responses close")
+        self._closers.add(closer)
+        closer.add_done_callback(self._closers.discard)
+        self.keep(closer)
 
     def __enter__(self) -> ConnectionManager:
         return self

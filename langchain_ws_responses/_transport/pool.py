@@ -38,6 +38,8 @@ _LIFETIME_SHARE = 0.92
 _MANY_CONNECTIONS = 32
 # A server that says whether it has lanes says so at once; a silent one must not hold up everybody.
 _PROBE_SECONDS = 1.0
+# A connection that the server ends so soon, without a word, was never any use.
+_STILLBORN_SECONDS = 5.0
 
 
 class Pool:
@@ -53,6 +55,7 @@ class Pool:
         self.holders: dict[str, Connection] = {}
         self.watches: set[Watch] = set()
         self._budget = DialBudget()
+        self._opened_at = 0.0
         self._dialing: asyncio.Task[None] | None = None
         self._last_failure: Failure | None = None
         self._wanted = False
@@ -375,7 +378,7 @@ class Pool:
         await asyncio.sleep(pause)
 
     def _opened(self, socket: Socket, seconds: float, attempts: int) -> None:
-        self._last_failure = None
+        self._last_failure, self._opened_at = None, self.manager.now()
         self.breaker.succeeded()
         label = f"c{next(self.manager.numbers)}"
         connection = Connection(self, socket, label, self._next_lifetime())
@@ -436,9 +439,15 @@ class Pool:
         if lanes is not None and lanes is not self.profile.lanes:
             self.profile = replace(self.profile, lanes=lanes)
 
-    def remove(self, connection: Connection, *, died: bool) -> None:
-        """A connection is gone."""
+    def remove(self, connection: Connection, *, died: bool, expected: bool = True) -> None:
+        """A connection is gone; `expected`: by our doing."""
         self.learn(connection)
+        young = self.manager.now() - self._opened_at < _STILLBORN_SECONDS
+        if young and not expected and not connection.heard:
+            # A server that hangs up on everybody must not be dialled more often than one that refuses.
+            self._budget.failed(self.manager.now())
+            message = "The server closed the connection right after the handshake."
+            self._last_failure = Failure(FailureKind.DIAL_FAILED, message=message)
         if connection in self.connections:
             self.connections.remove(connection)
         self.manager.counters.strays += connection.protocol.strays
