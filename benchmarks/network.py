@@ -22,6 +22,7 @@ _NAMESPACE = "wsbench"
 _OUTSIDE, _INSIDE = "wsbench0", "wsbench1"
 # Documentation addresses (RFC 5737): nobody's network.
 _SERVER, _CLIENT = "192.0.2.1", "192.0.2.2"
+_REQUEST = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost"
 
 
 class Unavailable(RuntimeError):
@@ -87,7 +88,7 @@ def make_certificate(folder: FilePath) -> FilePath:
     path = folder / "server.pem"
     if shutil.which("openssl"):
         key, made = folder / "key.pem", folder / "certificate.pem"
-        command = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost".split()
+        command = [*_REQUEST.split()]
         names = f"subjectAltName=DNS:localhost,IP:127.0.0.1,IP:{_SERVER}"
         command += ["-addext", names, "-keyout", str(key), "-out", str(made)]
         subprocess.run(command, check=True, capture_output=True)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-__all__ = ["Key", "Measure", "Results", "Stat", "near", "prefix"]
+__all__ = ["Key", "Measure", "Results", "Stat", "growth", "near", "prefix"]
 
 Measure = Callable[[Mapping[str, Any]], float]
 
@@ -106,6 +106,12 @@ def near(field: str, turn: int) -> Measure:
         values = result[field]
         # The last turn answers with text, and is left out.
         end = min(max(turn + 5, 10), len(values) - 1)
-        return statistics.median(values[max(end - 10, 1) : end])
+        return float(statistics.median(values[max(end - 10, 1) : end]))
 
     return measure
+
+
+def growth(turn: int) -> Measure:
+    """Makes a measure: the CPU of turns around one against that of turns around the tenth."""
+    early, late = near("turn_cpu", 10), near("turn_cpu", turn)
+    return lambda result: late(result) / early(result)

@@ -1,0 +1,58 @@
+"""Command line: `compare`, `memory`, `profile` and `work`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from .compare import PEERS, compare
+from .plan import MODES
+
+__all__ = ["main"]
+
+
+def main() -> int:
+    """Runs a command; returns its exit code."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    one = commands.add_parser("compare", help="this package beside the floors and other clients")
+    one.add_argument("--turns", type=int, nargs="+", default=[10, 30, 100], help="requests of a rollout")
+    one.add_argument("--peers", nargs="*", choices=PEERS, help="default: all that are installed")
+    one.add_argument(
+        "--mode", nargs="+", choices=[*MODES, "all"], default=list(MODES[:3]), help="default: all but network"
+    )
+    one.add_argument("--runs", type=int, help="rounds; default 5")
+    one.add_argument("--json", metavar="FILE", help="write everything that was measured")
+    one.add_argument("--svg", metavar="DIR", help="write charts")
+    one.add_argument("--quick", action="store_true", help="two rounds of what does not take long")
+    one.add_argument("--seed", type=int, default=0, help="of the order of measurements")
+    one.add_argument("--emulator", choices=["auto", "netem", "relay"], default="auto")
+    two = commands.add_parser("memory", help="tables and cost of a very long conversation")
+    two.add_argument("--turns", type=int, default=1000)
+    two.add_argument("--runs", type=int, default=3)
+    three = commands.add_parser("profile", help="where the time of a rollout goes, by module and function")
+    three.add_argument("--turns", type=int, default=100)
+    three.add_argument("--call", choices=["invoke", "ainvoke", "stream", "astream"], default="invoke")
+    three.add_argument("--repeat", type=int, default=30, help="rollouts")
+    four = commands.add_parser(
+        "work", help="what is counted in each turn: conversions, parses, frames, hashes"
+    )
+    four.add_argument("--turns", type=int, default=40)
+    given = parser.parse_args()
+    if given.command == "compare":
+        return compare(given)
+    if given.command == "memory":
+        from .memory import memory
+
+        return memory(given.turns, given.runs)
+    if given.command == "profile":
+        from .profiling import profile
+
+        return profile(given.turns, given.call, given.repeat)
+    from .work import work
+
+    return work(given.turns)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
