@@ -189,9 +189,20 @@ class ChainBook:
     def forget(self, thread_id: str, doomed: list[Link]) -> None:
         """Forgets a thread that was deleted, and has its stored responses deleted."""
         thread_id = str(thread_id)
+        self._free_lanes(thread_id)
         orphans = INDEX.forget(thread_id)
         if self.deletions is not None:
             self.deletions.submit(thread_id, self.collected(thread_id, [*doomed, *orphans]))
+
+    @staticmethod
+    def _free_lanes(thread_id: str) -> None:
+        """Gives the thread's lanes to other conversations."""
+        place, known = INDEX.place(thread_id), INDEX.peek(thread_id)
+        if place is None or known is None:
+            return
+        own = [*known.links.values(), *(entry.link for entry in known.pending)]
+        ids = [link["id"] for link in own if link.get(THREAD_KEY) == thread_id]
+        place[0].give_up(place[1], ids)
 
 
 def _nothing() -> None:

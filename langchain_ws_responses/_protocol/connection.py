@@ -109,6 +109,12 @@ class ResponsesProtocol:
         """Returns the responses that the server keeps in memory for this connection."""
         return list(self._holders)
 
+    def give_up(self, response_id: str) -> None:
+        """Nobody will continue a response: its lane is free for any other chain, unless a turn is using it."""
+        lane = self._holders.get(response_id)
+        if lane is not None and lane.idle and not lane.forks:
+            self._forget(lane)
+
     def in_flight_lanes(self) -> list[Lane]:
         """Returns the lanes that wait for a terminal event."""
         return [lane for lane in self.lanes.values() if not lane.idle]

@@ -177,6 +177,16 @@ class ConnectionManager:
         """The clock of the I/O thread. Safe from any thread."""
         return runtime().now()
 
+    def give_up(self, endpoint: Endpoint, response_ids: Iterable[str]) -> None:
+        """Frees the lanes of chains that nobody will continue. Safe from any thread; returns at once."""
+        if self._pid == os.getpid() and runtime().alive and not self.closed:
+            runtime().call(self._give_up, endpoint.key, tuple(response_ids))
+
+    def _give_up(self, key: str, response_ids: tuple[str, ...]) -> None:
+        if (pool := self._pools.get(key)) is not None:
+            for response_id in response_ids:
+                pool.give_up(response_id)
+
     def watch(self, endpoint: Endpoint, watch: Watch) -> None:
         """Keeps the connection that holds a response, and tells `watch` when it is lost all the same."""
         self._check_process()

@@ -75,6 +75,14 @@ class Pool:
                     if owner.protocol.holder(held) is not None
                 }
 
+    def give_up(self, response_id: str) -> None:
+        """Frees the lane of a chain that nobody will continue."""
+        connection = self.holders.get(response_id)
+        if connection is not None:
+            connection.protocol.give_up(response_id)
+            if connection.protocol.holder(response_id) is None:
+                del self.holders[response_id]
+
     def unindex(self, connection: Connection) -> None:
         """Nothing that the connection holds can be continued on it any more."""
         for response_id in connection.protocol.held():

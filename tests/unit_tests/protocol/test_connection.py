@@ -905,3 +905,30 @@ def test_odd_events_never_raise_and_always_give_a_verdict(
         assert proto.in_flight <= 16
         if got.fatal is not None:
             break
+
+
+def test_given_up_response_frees_its_idle_lane_and_nothing_else() -> None:
+    protocol = ResponsesProtocol(profile=Profile(name="test", lanes=True))
+    first, second = protocol.spare_lane(), None
+    assert first is not None
+    protocol.send_create(first, b'{"model":"m"}')
+    created = {"type": "response.created", "stream_id": first.name, "response": {"id": "resp_1"}}
+    ended = {"type": "response.completed", "stream_id": first.name, "response": {"id": "resp_1"}}
+    protocol.receive(json.dumps(created))
+    protocol.receive(json.dumps(ended))
+    protocol.give_up("resp_unknown")
+    assert protocol.holder("resp_1") is first
+
+    second = protocol.spare_lane()
+    assert second is not None
+    protocol.send_create(second, b'{"model":"m"}', parent="resp_1", stored=False)
+    protocol.give_up("resp_1")  # a fork of it has not begun yet
+    assert protocol.holder("resp_1") is first
+    protocol.receive(json.dumps({**ended, "stream_id": second.name, "response": {"id": "resp_2"}}))
+    protocol.send_create(first, b'{"model":"m"}', parent="resp_1", stored=False)
+    protocol.give_up("resp_1")  # a turn is using its lane
+    assert protocol.holder("resp_1") is first
+
+    protocol.give_up("resp_2")
+    assert protocol.holder("resp_2") is None
+    assert second.latest is None
