@@ -24,6 +24,7 @@ from websockets.exceptions import (
     ProxyError,
     WebSocketException,
 )
+from websockets.protocol import State
 
 from .. import _json
 from .._protocol.events import retry_after
@@ -73,6 +74,8 @@ _SHOWN = frozenset(
 _KEPT = frozenset({"retry-after", "retry-after-ms", "x-request-id", "x-should-retry"})
 _WORD = re.compile(r"[A-Za-z0-9_.\-]{1,64}")
 _MAX_BODY = 64 * 1024
+# How long the other side may take to hang up after a close, while turns wait to be sent elsewhere.
+_CLOSE_SECONDS = 1.0
 
 
 class Socket(ClientConnection):
@@ -85,11 +88,16 @@ class Socket(ClientConnection):
 
     heard_at: float = 0.0
     heard_wall: float = 0.0
+    _dooming = False
 
     def data_received(self, data: bytes) -> None:
         """Takes bytes from the transport."""
         self.heard_at, self.heard_wall = self.loop.time(), time.time()
         super().data_received(data)
+        if self.state is State.CLOSING and not self._dooming:
+            # Either side has said that it is over. Nobody waits longer for the other one to hang up.
+            self._dooming = True
+            self.loop.call_later(_CLOSE_SECONDS, self.transport.abort)
 
 
 class _Dialer(connect):
@@ -257,6 +265,7 @@ async def _dial(
         user_agent_header=f"langchain-ws-responses/{__version__}",
         compression=None,
         open_timeout=left(),
+        close_timeout=_CLOSE_SECONDS,
         ping_interval=None,  # `Liveness` sends them
         max_size=limits.max_message_size,
         max_queue=None,
