@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, event, given, settings
+from hypothesis import HealthCheck, event, example, given, settings
 from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
 from langchain_core.messages.utils import message_chunk_to_message
@@ -209,41 +209,41 @@ class Pair:
 
     def edit(self, at: int, word: str) -> None:
         """Other words in any message."""
-        if at < len(self.full):
-            self.full[at] = reworded(self.full[at], word)
-            self.ours[at] = reworded(self.ours[at], word)
+        at %= len(self.full)
+        self.full[at] = reworded(self.full[at], word)
+        self.ours[at] = reworded(self.ours[at], word)
 
     def edit_calls(self, at: int) -> None:
         """Other arguments in a call; plain ChatOpenAI would send the old ones, so its message is made anew."""
-        if at >= len(self.full):
-            return
-        full, ours = self.full[at], self.ours[at]
-        if isinstance(full, AIMessage) and isinstance(ours, AIMessage) and full.tool_calls:
-            changed = [{**call, "args": {"n": -1}} for call in full.tool_calls]
-            self.full[at] = AIMessage(full.text, tool_calls=changed)
-            self.ours[at] = ours.model_copy(update={"tool_calls": changed})
+        calling = [n for n, message in enumerate(self.full) if getattr(message, "tool_calls", None)]
+        if calling:
+            at = calling[at % len(calling)]
+            changed = [{**call, "args": {"n": -1}} for call in self.full[at].tool_calls]  # type: ignore[attr-defined]
+            self.full[at] = AIMessage(self.full[at].text, tool_calls=changed)
+            self.ours[at] = self.ours[at].model_copy(update={"tool_calls": changed})
 
     def remove(self, at: int) -> None:
         """A message is gone; calls go with their outputs."""
-        if at >= len(self.full) or len(self.full) == 1:
-            return
-        start = end = at
+        start = end = at % len(self.full)
         while start > 0 and isinstance(self.full[start], ToolMessage):
             start -= 1
         while end + 1 < len(self.full) and isinstance(self.full[end + 1], ToolMessage):
             end += 1
-        del self.full[start : end + 1]
-        del self.ours[start : end + 1]
+        if end - start + 1 < len(self.full):
+            del self.full[start : end + 1]
+            del self.ours[start : end + 1]
 
     def insert(self, at: int, word: str) -> None:
         """A message by hand, where it does not come between a call and its outputs."""
-        if at <= len(self.full) and not (at < len(self.full) and isinstance(self.full[at], ToolMessage)):
+        at %= len(self.full)
+        if not isinstance(self.full[at], ToolMessage):
             for messages in (self.full, self.ours):
                 messages.insert(at, HumanMessage(word) if word < "c" else AIMessage(word))
 
     def fork(self, at: int) -> None:
         """Goes on from an earlier point; the branch that is left can be taken up again."""
-        if at and at < len(self.full) and not isinstance(self.full[at], ToolMessage):
+        at %= len(self.full)
+        if at and not isinstance(self.full[at], ToolMessage):
             self.branches.append((list(self.full), list(self.ours)))
             del self.full[at:]
             del self.ours[at:]
@@ -325,7 +325,30 @@ def reworded(message: BaseMessage, word: str) -> BaseMessage:
     return message.model_copy(update={"content": content})
 
 
+# Each operation once where it matters, so that none depends on chance.
+SAY = ("say", "a")
+EVERY = [
+    [SAY, ("system", "Be bad."), SAY, SAY, ("system", None), SAY],
+    [SAY, SAY, SAY, ("edit_calls", 0), SAY, ("edit_calls", 1), SAY],
+    [SAY, ("edit", 0, "b"), SAY, ("edit", 3, "c"), SAY, ("insert", 2, "c"), SAY],
+    [SAY, SAY, ("remove", 1), SAY, ("remove", 0), SAY],
+    [SAY, ("fork", 2), SAY, ("switch", 0), SAY, ("retry",), SAY],
+    [SAY, ("restart",), SAY, ("drop",), SAY, ("forget",), SAY],
+    [SAY, ("parallel", ["a", "b", "c"]), SAY, ("switch", 1), SAY],
+    [SAY, ("model", MODELS[1]), SAY, ("model", MODELS[0]), SAY],
+    [("way", "stream"), SAY, SAY, ("way", "ainvoke"), SAY, SAY],
+]
+
+
+def _with_examples(test: Any) -> Any:
+    for operations in EVERY:
+        for store in (True, False):
+            test = example(operations=operations, store=store, mode="auto")(test)
+    return test
+
+
 @generated(1)
+@_with_examples
 @given(
     operations=st.lists(OPERATIONS, min_size=3, max_size=14),
     store=st.booleans(),
