@@ -75,7 +75,9 @@ def test_25_text_only_state_after_a_restart(world: World) -> None:
     world.check()
 
 
-def test_25_without_chain_saver_everything_is_sent(world: World) -> None:
+def test_25_without_chain_saver_everything_is_sent(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    # As in a process in which nobody has made a ChainSaver.
+    monkeypatch.setattr(INDEX, "active", False)
     world.server.add("one", "two")
     graph = _text_graph(world.model(), InMemorySaver())
     for words in "ab":
