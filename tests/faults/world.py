@@ -79,18 +79,30 @@ class World:
         self.plays: dict[str, deque[Answer]] = {}
         self.generations = itertools.count(1)
         self.numbers = itertools.count(1)
+        # One for all: the HTTP client behind the models keeps connections that belong to a loop.
+        self.loop = asyncio.new_event_loop()
+        self._looping = threading.Thread(target=self.loop.run_forever, daemon=True)
         self._models: dict[Any, ChatOpenAIWebSocket] = {}
         self._cells: list[Cell] = []
 
     def __enter__(self) -> World:
         self.server.start()
         self.proxy.start()
+        self._looping.start()
         return self
 
     def __exit__(self, *exc_info: object) -> None:
         self.end_cells()
         self.proxy.stop()
         self.server.stop()
+        asyncio.run_coroutine_threadsafe(self._close_models(), self.loop).result(BOUND)
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._looping.join(BOUND)
+        self.loop.close()
+
+    async def _close_models(self) -> None:
+        for model in self._models.values():
+            await model.root_async_client.close()
 
     def renew(self) -> None:
         """Undoes what an earlier cell has left."""
@@ -147,11 +159,17 @@ def _tag_of(items: list[dict[str, Any]]) -> str:
 class Running:
     """A turn in a thread of its own, and what has come of it so far."""
 
-    def __init__(self, model: Any, way: str, messages: list[BaseMessage]) -> None:
+    def __init__(
+        self,
+        model: Any,
+        way: str,
+        messages: list[BaseMessage],
+        loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
         self.pieces: list[Any] = []
         self.error: BaseException | None = None
         self.seconds = 0.0
-        self._model, self._way, self._messages = model, way, messages
+        self._model, self._way, self._messages, self._loop = model, way, messages, loop
         self.began = time.monotonic()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -165,7 +183,8 @@ class Running:
                 for chunk in model.stream(messages):
                     self.pieces.append(chunk)
             else:
-                asyncio.run(self._arun())
+                assert self._loop is not None
+                asyncio.run_coroutine_threadsafe(self._arun(), self._loop).result()
         except Exception as exc:
             self.error = exc
         self.seconds = time.monotonic() - self.began
@@ -266,6 +285,9 @@ class Cell:
         wanted = calls(tool_call("a", {}, "call_a"), tool_call("b", {}, "call_b"))
         self.play(wanted)
         asked = HumanMessage(f"«{self.tag}» use both tools")
+        # `transport="auto"` sends a single question over HTTP, unless there is a socket.
+        self.model.preconnect()
+        eventually(lambda: self.manager.stats().connections_open, "the connection is open")
         answer = self.sibling_model.invoke([asked])
         assert [call["id"] for call in answer.tool_calls] == list(OUTPUTS)
         self.history = [
@@ -326,7 +348,7 @@ class Cell:
 
     def start(self) -> Running:
         """Starts the turn that meets the fault."""
-        return Running(self.bound, self.way, self.history)
+        return Running(self.bound, self.way, self.history, self.world.loop)
 
     def answer_for(self, phase: str) -> Answer:
         return self.world.stamped_call(self.tag) if phase == "arguments" else self.world.stamped(self.tag)
