@@ -1,4 +1,4 @@
-"""Command line: `compare`, `memory`, `profile` and `work`."""
+"""Command line: `compare`, `memory`, `profile`, `work` and `page`."""
 
 from __future__ import annotations
 
@@ -22,6 +22,9 @@ def main() -> int:
         "--mode", nargs="+", choices=[*MODES, "all"], default=list(MODES[:3]), help="default: all but network"
     )
     one.add_argument("--runs", type=int, help="rounds; default 5")
+    one.add_argument(
+        "--conversations", type=int, nargs="+", default=[16, 100, 500], help="conversations at once"
+    )
     one.add_argument("--json", metavar="FILE", help="write everything that was measured")
     one.add_argument("--svg", metavar="DIR", help="write charts")
     one.add_argument("--quick", action="store_true", help="two rounds of what does not take long")
@@ -38,6 +41,11 @@ def main() -> int:
         "work", help="what is counted in each turn: conversions, parses, frames, hashes"
     )
     four.add_argument("--turns", type=int, default=40)
+    five = commands.add_parser("page", help="writes the documentation's page from files that compare wrote")
+    five.add_argument("runs", nargs="+", metavar="FILE", help="of `compare --json`, of one machine and day")
+    five.add_argument("--profile", metavar="FILE", help="what `profile` printed")
+    five.add_argument("--memory", metavar="FILE", help="what `memory` printed")
+    five.add_argument("--out", default="docs/performance.md", metavar="FILE")
     given = parser.parse_args()
     if given.command == "compare":
         return compare(given)
@@ -49,6 +57,10 @@ def main() -> int:
         from .profiling import profile
 
         return profile(given.turns, given.call, given.repeat)
+    if given.command == "page":
+        from .page import write_page
+
+        return write_page(given)
     from .work import work
 
     return work(given.turns)

@@ -14,8 +14,8 @@ from .results import Key, Results
 
 __all__ = ["Bar", "Line", "bars", "lines", "write_charts"]
 
-_WIDTH, _HEIGHT = 860, 440
-_LEFT, _RIGHT, _TOP, _BOTTOM = 70, 250, 56, 48
+_WIDTH, _HEIGHT = 920, 440
+_LEFT, _RIGHT, _TOP, _BOTTOM = 70, 310, 56, 48
 _LABEL_STEP = 15
 # Lines differ in dashes and end marks too: a chart must be readable without colour.
 _DASHES = ("", "7 4", "2 3", "10 3 2 3", "14 4", "4 2 1 2", "1 5", "9 5 3 5", "6 2", "3 6")
@@ -26,9 +26,8 @@ _STYLE = """
   .grid { stroke: #d5d9de; stroke-width: 1 }
   .line { fill: none; stroke: #6a737d; stroke-width: 1.6 }
   .bar { fill: #8a939d }
-  .ours .line, .line.ours { stroke: #0b62c4; stroke-width: 3 }
+  .line.ours { stroke: #0b62c4; stroke-width: 3 }
   .bar.ours { fill: #0b62c4 }
-  .floor { opacity: .95 }
   .end { fill: #6a737d } .end.ours { fill: #0b62c4 }
   .label.ours { font-weight: 700 }
   .range { stroke: currentColor; stroke-width: 1.2 }
@@ -36,7 +35,7 @@ _STYLE = """
   @media (prefers-color-scheme: dark) {
     svg { background: #14171b; color: #e4e7ea }
     .grid { stroke: #343a41 } .line { stroke: #98a2ad } .bar { fill: #77818c } .end { fill: #98a2ad }
-    .ours .line, .line.ours { stroke: #63a9ff } .bar.ours, .end.ours { fill: #63a9ff }
+    .line.ours { stroke: #63a9ff } .bar.ours, .end.ours { fill: #63a9ff }
     .leader { stroke: #59626c }
   }
 """

@@ -8,6 +8,7 @@ import random
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -85,11 +86,17 @@ def _options(given: Any) -> Options:
             turns=[turns for turns in given.turns if turns <= 30] or [30],
             peers=peers,
             runs=given.runs or 2,
-            sizes=(16, 100),
-            network_turns=(1, 3, 10),
+            sizes=[size for size in given.conversations if size <= 100] or [16],
+            network_turns=(1, 3, 10, 30),
             quick=True,
         )
-    return Options(modes=modes, turns=sorted(given.turns), peers=peers, runs=given.runs or 5)
+    return Options(
+        modes=modes,
+        turns=sorted(given.turns),
+        peers=peers,
+        runs=given.runs or 5,
+        sizes=sorted(given.conversations),
+    )
 
 
 _told: set[str] = set()
@@ -156,8 +163,7 @@ def _write_json(
             {
                 "environment": about,
                 "emulator": emulator,
-                "turns": list(options.turns),
-                "runs": options.runs,
+                "options": asdict(options),
                 "targets": rows,
                 "errors": {str(key): error for key, error in results.errors.items()},
                 "measurements": results.data(),

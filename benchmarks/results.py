@@ -77,6 +77,13 @@ class Results:
         ] or [mid]
         return Stat(mid, min(pairs), max(pairs), len(pairs))
 
+    def load(self, data: list[dict[str, Any]]) -> None:
+        """Takes what `data` returned, in this process or another."""
+        for entry in data:
+            key = Key(*(entry[name] for name in ("mode", "driver", "call", "variant")))
+            for number, result in enumerate(entry["runs"]):
+                self.add(key, number, result)
+
     def data(self) -> list[dict[str, Any]]:
         """Returns everything, for JSON."""
         return [

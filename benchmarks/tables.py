@@ -98,6 +98,7 @@ def tables(results: Results, options: Options) -> Iterator[str]:
             yield _conversations(results, size)
     if "network" in options.modes:
         yield from _networks(results, options)
+        yield _savings(results, options)
 
 
 def _measured(results: Results, mode: str, variant: str = "") -> list[Key]:
@@ -243,12 +244,40 @@ def _networks(results: Results, options: Options) -> Iterator[str]:
             row = [_label(key)]
             row += [_show(_done(results, key, count), 1, 2) for count in turns]
             if not plain:
-                row.append(_show(results.of(key, lambda result: float(result["turn_done"][-1])), 1, 2))
+                row.append(_show(_ends(results, key), 1, 2))
             row.append(_show(results.of(key, lambda result: float(result["received"])), 1e-6, 2))
             rows.append(row)
         head = ["client", *(f"{n} tool turns" if n else "no tool turn" for n in turns)]
         head += [] if plain else ["whole rollout"]
         yield table(f"Wall seconds, round trip {variant}, dial included", [*head, "MB sent"], rows)
+
+
+def _savings(results: Results, options: Options) -> str:
+    """How much less time this package takes than HTTP: below zero, HTTP wins."""
+    rows = []
+    for variant in sorted({key.variant for key in results.rounds if key.mode == "network"}):
+        mine = Key("network", "ours", "invoke", variant)
+        for peer in ("chatopenai-full", "chatopenai-prev"):
+            other = Key("network", peer, "invoke", variant)
+            if not (results.has(mine) and results.has(other)):
+                continue
+            row = [f"{variant}, less than {DRIVERS[peer].label}"]
+            for count in (0, *options.network_turns):
+                here, there = _done(results, mine, count), _done(results, other, count)
+                row.append(f"{100 * (1 - here.median / there.median):.0f} %" if here and there else "-")
+            here, there = _ends(results, mine), _ends(results, other)
+            row.append(f"{100 * (1 - here.median / there.median):.0f} %" if here and there else "-")
+            rows.append(row)
+    head = [
+        "round trip",
+        *(f"{n} tool turns" if n else "no tool turn" for n in (0, *options.network_turns)),
+        "all",
+    ]
+    return table("Wall time saved against HTTP (negative: HTTP wins)", head, rows)
+
+
+def _ends(results: Results, key: Key) -> Stat | None:
+    return results.of(key, lambda result: float(result["turn_done"][-1]))
 
 
 def _done(results: Results, key: Key, tool_turns: int) -> Stat | None:
