@@ -21,6 +21,7 @@ from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI
 from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode, tools_condition
+from pairs import http_clients
 
 from langchain_ws_responses import ChatOpenAIWebSocket, ConnectionManager
 from langchain_ws_responses.testing import RecordedRequest, ResponsesServer
@@ -161,6 +162,7 @@ class World:
             "max_retries": 0,
             "manager": self.manager,
             "callbacks": [self._recorder],
+            **http_clients(),
         }
         if not self.store:
             settings["store"] = False

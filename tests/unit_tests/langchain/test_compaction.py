@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import openai
 import pytest
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
-from pairs import short_lived_client
 from scenarios.graphs import World, add, essence, wire
 
 from langchain_ws_responses import ConnectionManager
@@ -166,14 +165,9 @@ def _compact(model: Any, way: str, messages: Any, **kwargs: Any) -> list[BaseMes
     return window
 
 
-def _quiet(world: World, **fields: Any) -> Any:
-    """A model whose HTTP connections end with the request, so that none outlives its loop."""
-    return world.model(http_async_client=short_lived_client(), **fields)
-
-
 @pytest.mark.parametrize("way", ["sync", "async"])
 def test_the_window_starts_a_new_chain(world: World, way: str) -> None:
-    model = _quiet(world)
+    model = world.model()
     messages = _say(model, [GOOD], "a", "b")
     window = _compact(model, way, messages)
     asked = world.server.requests[2]
@@ -194,7 +188,7 @@ def test_the_window_starts_a_new_chain(world: World, way: str) -> None:
 
 @pytest.mark.parametrize("way", ["sync", "async"])
 def test_the_window_is_sent_exactly_as_it_was_given(world: World, way: str) -> None:
-    model = _quiet(world)
+    model = world.model()
     messages = _say(model, [], "a")
     window = _compact(model, way, messages)
     model.invoke([*window, HumanMessage("b")])
@@ -207,7 +201,7 @@ def test_the_window_is_sent_exactly_as_it_was_given(world: World, way: str) -> N
 
 
 def test_a_window_can_be_compacted_again(world: World) -> None:
-    model = _quiet(world)
+    model = world.model()
     window = model.compact(_say(model, [GOOD], "a"))
     window = _say(model, window, "b")
     again = model.compact(window)
@@ -216,7 +210,7 @@ def test_a_window_can_be_compacted_again(world: World) -> None:
 
 
 def test_a_lost_parent_costs_one_full_compaction(world: World) -> None:
-    model = _quiet(world, system_mode="instructions")
+    model = world.model(system_mode="instructions")
     messages = _say(model, [GOOD], "a")
     world.server.forget()
     window = model.compact(messages)
@@ -228,7 +222,7 @@ def test_a_lost_parent_costs_one_full_compaction(world: World) -> None:
 
 @pytest.mark.parametrize("way", ["sync", "async"])
 def test_a_refused_compaction_is_the_providers_error(world: World, way: str) -> None:
-    model = _quiet(world)
+    model = world.model()
     call = {"name": "add", "args": {}, "id": "c1", "type": "tool_call"}
     # An output without its call is refused.
     messages = [HumanMessage("a"), ToolMessage("1", tool_call_id="c2"), AIMessage("", tool_calls=[call])]
@@ -237,7 +231,7 @@ def test_a_refused_compaction_is_the_providers_error(world: World, way: str) -> 
 
 
 def test_settings_that_the_endpoint_does_not_take_are_left_out(world: World) -> None:
-    model = _quiet(world, temperature=0.5)
+    model = world.model(temperature=0.5)
     model.compact([HumanMessage("a")], tools=[{"type": "web_search"}])
     (asked,) = world.server.requests
     assert set(asked.body) <= {"model", "input", "instructions", "previous_response_id", "prompt_cache_key"}
@@ -246,7 +240,7 @@ def test_settings_that_the_endpoint_does_not_take_are_left_out(world: World) -> 
 
 def test_a_tool_loop_survives_compaction(world: World) -> None:
     world.server.add(tool_call("add", {"a": 1, "b": 2}, "c1"), text("three"))
-    model = _quiet(world)
+    model = world.model()
     bound = model.bind_tools([add])
     messages: list[BaseMessage] = [GOOD, HumanMessage("1 and 2?")]
     messages.append(bound.invoke(messages))

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
-from pairs import short_lived_client
 from scenarios.graphs import World, essence
 from scenarios.keeping import KINDS, Bench, join_threads, manager_of, on_io_thread
 
@@ -316,7 +315,7 @@ def test_other_models_and_http_are_left_alone(bench: Bench, monkeypatch: pytest.
     state = bench.run(bench.agent(Fake(messages=iter(answers))))
     assert state["messages"][-1].text == "end"
     bench.ask("a")
-    settings = {"transport": "http", "callbacks": None, "http_async_client": short_lived_client()}
+    settings = {"transport": "http", "callbacks": None}
     state = bench.run(bench.agent(bench.world.model(**settings)))
     assert state["messages"][-1].text == "end"
     assert entered == []
