@@ -10,7 +10,9 @@ from __future__ import annotations
 import itertools
 import json
 import os
-from collections import deque
+import random
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,11 +27,37 @@ from langchain_ws_responses._protocol.limits import Profile
 
 STEPS_PER_EXAMPLE = 60
 DEFAULT_STEPS = 9_000
+STEPS_PER_WALK = 200
+RANDOM_SEED = 1
+LIMITS = ("echoes", "promised", "max_in_flight", "max_lanes")
 # Read here and not in a test: the tests' environment is emptied of this project's variables.
 STEPS = max(DEFAULT_STEPS, int(os.environ.get("LANGCHAIN_WS_RESPONSES_PROPERTY_STEPS", "0")))
+RANDOM_STEPS = max(100_000, STEPS)
 
 # More steps may take more time.
 pytestmark = pytest.mark.timeout(60 + STEPS // 200)
+
+Source = st.DataObject | random.Random
+# What hypothesis and the random walks choose from; a choice that stands twice is made twice as often.
+PLANS: dict[str, list[Any]] = {
+    "echoes": [True, True, False],
+    "promised": [True, None],
+    "max_in_flight": [2, 16],
+    "max_lanes": [3, 32],
+    "store": [True, False],
+    "what": ["go on", "branch", "fork", "begin"],
+    "answer": ["delta", "delta", "completed", "completed", "incomplete", "failed", "steered", "error"],
+    "end": ["completed", "completed", "incomplete", "failed"],
+    "kind": ["response.created", "response.output_text.delta", "response.completed", "error"],
+}
+
+
+def pick(source: Source, options: Sequence[Any]) -> Any:
+    """Chooses one, by hypothesis or by chance."""
+    if isinstance(source, random.Random):
+        return source.choice(options)
+    return source.draw(st.sampled_from(options))
+
 
 TERMINAL = {"response.completed", "response.failed", "response.incomplete", "error"}
 
@@ -148,14 +176,34 @@ class Turn:
     ends: int = 0
 
 
+# When each rule makes sense.
+MAY: dict[str, Callable[[Any], bool]] = {
+    "want": lambda self: len(self.waiting) < 8,
+    "abandon": lambda self: any(not turn.abandoned for turn in self.owners.values()),
+    "steer": lambda self: any(lane.response_id and not lane.idle for lane in self.owners),
+    "go_on": lambda self: bool(self.server.waiting),
+    "answer_to_the_end": lambda self: bool(self.server.waiting),
+    "refuse_one_of_several_without_naming_it": lambda self: (
+        self.server.outstanding() > 1 and self.connections == 1 and len(self.turns) > 9
+    ),
+    "say_something_about_a_lane_that_owes_nothing": lambda self: True,
+}
+ARGUMENTS = {
+    "want": ["store", "what"],
+    "go_on": ["answer"],
+    "answer_to_the_end": ["end"],
+    "say_something_about_a_lane_that_owes_nothing": ["kind"],
+}
+
+
 class ProtocolMachine(RuleBasedStateMachine):
     """A client that follows the protocol object's answers and nothing else."""
 
     @initialize(
-        echoes=st.sampled_from([True, True, False]),
-        promised=st.sampled_from([True, None]),
-        max_in_flight=st.sampled_from([2, 16]),
-        max_lanes=st.sampled_from([3, 32]),
+        echoes=st.sampled_from(PLANS["echoes"]),
+        promised=st.sampled_from(PLANS["promised"]),
+        max_in_flight=st.sampled_from(PLANS["max_in_flight"]),
+        max_lanes=st.sampled_from(PLANS["max_lanes"]),
     )
     def connect(self, echoes: bool, promised: bool | None, max_in_flight: int, max_lanes: int) -> None:
         self.limits = {"max_in_flight": max_in_flight, "max_lanes": max_lanes}
@@ -176,14 +224,14 @@ class ProtocolMachine(RuleBasedStateMachine):
 
     # -- what callers do ---
 
-    @rule(data=st.data(), store=st.booleans(), what=st.sampled_from(["go on", "branch", "fork", "begin"]))
-    @precondition(lambda self: len(self.waiting) < 8)
-    def want(self, data: st.DataObject, store: bool, what: str) -> None:
+    @rule(data=st.data(), store=st.booleans(), what=st.sampled_from(PLANS["what"]))
+    @precondition(MAY["want"])
+    def want(self, data: Source, store: bool, what: str) -> None:
         known = sorted({*self.proto.held(), *self.server.stored})
         if what == "begin" or not known:
             self.ask(None, store=store)
             return
-        parent = data.draw(st.sampled_from(known), label="parent")
+        parent = pick(data, known)
         if what in ("branch", "fork"):
             self.ask(parent, store=store, wants_fork=True)
         if what in ("branch", "go on"):
@@ -196,19 +244,19 @@ class ProtocolMachine(RuleBasedStateMachine):
         self.pump()
 
     @rule(data=st.data())
-    @precondition(lambda self: any(not turn.abandoned for turn in self.owners.values()))
-    def abandon(self, data: st.DataObject) -> None:
+    @precondition(MAY["abandon"])
+    def abandon(self, data: Source) -> None:
         lanes = [lane for lane, turn in self.owners.items() if not turn.abandoned]
-        lane = data.draw(st.sampled_from(lanes), label="lane")
+        lane = pick(data, lanes)
         self.proto.abandon(lane)
         self.owners[lane].abandoned = True
         assert not lane.idle
 
     @rule(data=st.data())
-    @precondition(lambda self: any(lane.response_id and not lane.idle for lane in self.owners))
-    def steer(self, data: st.DataObject) -> None:
+    @precondition(MAY["steer"])
+    def steer(self, data: Source) -> None:
         lanes = [lane for lane in self.owners if lane.response_id]
-        lane = data.draw(st.sampled_from(lanes), label="lane")
+        lane = pick(data, lanes)
         self.server.take(self.proto.send_steer(lane, [], dumps=lambda frame: json.dumps(frame).encode()))
 
     def pump(self) -> None:
@@ -250,48 +298,36 @@ class ProtocolMachine(RuleBasedStateMachine):
 
     # -- what the server does ---
 
-    @rule(
-        data=st.data(),
-        choice=st.sampled_from(
-            ["delta", "delta", "completed", "completed", "incomplete", "failed", "steered", "error"]
-        ),
-    )
-    @precondition(lambda self: self.server.waiting)
-    def answer(self, data: st.DataObject, choice: str) -> None:
-        lane = data.draw(st.sampled_from(self.server.waiting), label="lane")
+    @rule(data=st.data(), answer=st.sampled_from(PLANS["answer"]))
+    @precondition(MAY["go_on"])
+    def go_on(self, data: Source, answer: str) -> None:
+        lane = pick(data, self.server.waiting)
         # An error that names no lane can only be of the one turn there is.
-        unnamed = choice == "error" and self.server.outstanding() == 1
-        self.hear(self.server.step(lane, choice, tagged=not unnamed))
+        unnamed = answer == "error" and self.server.outstanding() == 1
+        self.hear(self.server.step(lane, answer, tagged=not unnamed))
 
-    @rule(data=st.data(), choice=st.sampled_from(["completed", "completed", "incomplete", "failed"]))
-    @precondition(lambda self: self.server.waiting)
-    def answer_to_the_end(self, data: st.DataObject, choice: str) -> None:
-        lane = data.draw(st.sampled_from(self.server.waiting), label="lane")
+    @rule(data=st.data(), end=st.sampled_from(PLANS["end"]))
+    @precondition(MAY["answer_to_the_end"])
+    def answer_to_the_end(self, data: Source, end: str) -> None:
+        lane = pick(data, self.server.waiting)
         turn, server = self.server.queues[lane][0].turn, self.server
         while server.queues.get(lane) and server.queues[lane][0].turn == turn:
-            self.hear(server.step(lane, choice))
+            self.hear(server.step(lane, end))
 
     @rule(data=st.data())
-    @precondition(
-        lambda self: self.server.outstanding() > 1 and self.connections == 1 and len(self.turns) > 9
-    )
-    def refuse_one_of_several_without_naming_it(self, data: st.DataObject) -> None:
-        lane = data.draw(st.sampled_from(self.server.waiting), label="lane")
+    @precondition(MAY["refuse_one_of_several_without_naming_it"])
+    def refuse_one_of_several_without_naming_it(self, data: Source) -> None:
+        lane = pick(data, self.server.waiting)
         got = self.proto.receive(self.server.step(lane, "error", tagged=False))
         assert got.fatal is not None
         assert got.retire
         self.reconnect()
 
-    @rule(
-        data=st.data(),
-        kind=st.sampled_from(
-            ["response.created", "response.output_text.delta", "response.completed", "error"]
-        ),
-    )
-    def say_something_about_a_lane_that_owes_nothing(self, data: st.DataObject, kind: str) -> None:
+    @rule(data=st.data(), kind=st.sampled_from(PLANS["kind"]))
+    def say_something_about_a_lane_that_owes_nothing(self, data: Source, kind: str) -> None:
         idle = [lane.name for lane in self.proto.lanes.values() if lane.idle and lane.name is not None]
         unnamed = [] if self.owners else [None]
-        name = data.draw(st.sampled_from([*idle, *unnamed, "nobody", ""]), label="lane")
+        name = pick(data, [*idle, *unnamed, "nobody", ""])
         self.hear(json.dumps({"type": "codex.rate_limits"}))  # of no lane at all, and not even a stray
         strays = self.proto.strays
         named = {} if name is None else {"stream_id": name}
@@ -399,6 +435,44 @@ class ProtocolMachine(RuleBasedStateMachine):
         assert [turn.ends for turn in self.turns] == [1] * len(self.turns)
         assert self.proto.in_flight == 0
         assert self.proto.spare_lane() is not None
+
+
+def walk(seed: int, steps: int) -> Counter[str]:
+    """One life of the machine, driven by chance alone, which is much faster than looking for examples.
+
+    Returns:
+        How often each rule was used.
+    """
+    source = random.Random(seed)  # noqa: S311 - no secret
+    machine = ProtocolMachine()
+    machine.connect(**{name: pick(source, PLANS[name]) for name in LIMITS})
+    used: Counter[str] = Counter()
+    for _ in range(steps):
+        rule_name = pick(source, [name for name, may in MAY.items() if may(machine)])
+        arguments = {name: pick(source, PLANS[name]) for name in ARGUMENTS.get(rule_name, ())}
+        used[rule_name] += 1
+        getattr(machine, rule_name)(data=source, **arguments)
+        machine.nothing_exceeds_its_limit()
+        machine.both_sides_agree_about_what_is_in_flight()
+        machine.what_is_said_to_be_held_is_in_the_servers_memory()
+        machine.only_turns_in_flight_hold_a_lane_back()
+        machine.nobody_waits_for_an_idle_connection()
+    machine.teardown()
+    return used
+
+
+def test_a_hundred_thousand_random_steps() -> None:
+    used: Counter[str] = Counter()
+    seeds = itertools.count(RANDOM_SEED)
+    for seed in seeds:
+        try:
+            used += walk(seed, STEPS_PER_WALK)
+        except Exception as exc:
+            raise AssertionError(f"walk({seed}, {STEPS_PER_WALK}) failed: {exc!r}") from exc
+        if used.total() >= RANDOM_STEPS:
+            break
+    assert set(used) == set(MAY)
+    assert min(used.values()) > RANDOM_STEPS / 1000, used
 
 
 TestProtocol = ProtocolMachine.TestCase
