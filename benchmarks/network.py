@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 from typing import Any
 
-from .processes import helper, run_server
+from .processes import Endpoint, helper, run_server
 
 __all__ = ["Path", "Unavailable", "paths"]
 
@@ -171,13 +171,14 @@ def _with_netem(certificate: FilePath) -> Iterator[list[Path]]:
             if done.returncode != 0:
                 raise Unavailable(f"`{line}`: {done.stderr.strip()}")
         with run_server(certificate=certificate, host=_SERVER) as server:
-            yield [_netem_path(milliseconds, server, certificate) for milliseconds in ROUND_TRIPS]
+            yield [netem_path(milliseconds, server, certificate) for milliseconds in ROUND_TRIPS]
     finally:
         _run("ip", "netns", "delete", _NAMESPACE)
         _run("ip", "link", "delete", _OUTSIDE)
 
 
-def _netem_path(milliseconds: int, server: Any, certificate: FilePath) -> Path:
+def netem_path(milliseconds: int, server: Endpoint, certificate: FilePath) -> Path:
+    """Describes the way into the namespace with a round trip."""
     half = f"{milliseconds / 2:g}ms"
     # The delay belongs to the device and not to the path, so each client's command sets it first.
     script = (

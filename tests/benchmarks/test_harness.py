@@ -16,8 +16,9 @@ from websockets.sync.client import connect
 
 from benchmarks.charts import Bar, Line, bars, lines
 from benchmarks.drivers import DRIVERS, EVERY, missing
+from benchmarks.network import netem_path, paths
 from benchmarks.plan import MODES, Options, tasks
-from benchmarks.processes import control, measure, run_server
+from benchmarks.processes import Endpoint, control, measure, run_server
 from benchmarks.relay import Link
 from benchmarks.results import Key, Results, Stat, growth, near, prefix
 from benchmarks.targets import Row, judge
@@ -26,8 +27,6 @@ from benchmarks.workload import ARGUMENTS, TOOL_OUTPUT, TOOLS, call_model, text_
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-    from benchmarks.processes import Endpoint
 
 REQUESTS = 4
 
@@ -167,6 +166,38 @@ def test_a_link_delays_and_shares_its_bandwidth() -> None:
     assert link.arrival(100, now=1.0) == pytest.approx(1.22)
     assert link.arrival(100, now=5.0) == pytest.approx(5.12)
     assert Link(delay=0.02, rate=None).arrival(10**9, now=1.0) == pytest.approx(1.02)
+
+
+def test_the_relay_delays_a_client_over_tls() -> None:
+    with paths(emulator="relay") as ways:
+        job = {"driver": "wire-floor", "call": "invoke", "requests": 3, **ways[0].urls()}
+        result = measure(job, extra=ways[0].environment, timeout=50)
+    assert "error" not in result, result
+    done = result["turn_done"]
+    # TCP, TLS and the upgrade take a round trip each before the first request, then each turn takes one.
+    assert done[0] >= 4 * 0.04
+    assert all(after - before >= 0.04 for before, after in pairwise(done))
+    assert "relay" in ways[0].emulator
+
+
+def test_a_namespace_gets_its_delay_before_its_client_runs(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    enters = '[ "$1 $2" = "netns exec" ] && shift 3 && exec "$@"'
+    for name, script in {"ip": enters, "tc": 'echo "tc $*" >&2'}.items():
+        program = tmp_path / name
+        program.write_text(f"#!/bin/sh\n{script}\n")
+        program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    listening = Endpoint({"plain": 1, "tls": 2})
+    way = netem_path(40, listening, tmp_path / "server.pem")
+    done = subprocess.run([*way.prefix, "echo", '{"a": "b c"}'], capture_output=True, text=True, check=True)
+    assert done.stdout == '{"a": "b c"}\n'
+    assert [line.split(" root ")[1] for line in done.stderr.splitlines()] == [
+        "netem delay 20ms limit 10000",
+        "netem delay 20ms rate 20mbit limit 10000",
+    ]
+    assert way.base_url.endswith(":2/v1")
 
 
 # -- the plan ----------------------------------------
