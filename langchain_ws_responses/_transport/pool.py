@@ -125,9 +125,7 @@ class Pool:
     def add(self, ticket: Ticket) -> None:
         """Sends a turn now, or lets it wait for a lane or a connection."""
         limits = self.manager.limits
-        # Nobody overtakes those who wait for any lane at all.
-        behind = not ticket.bound and any(not other.bound for other in self.waiting)
-        if not behind and self._try(ticket):
+        if self._try(ticket):
             return
         if limits.max_waiting is not None and len(self.waiting) >= limits.max_waiting:
             message = f"{len(self.waiting)} turns wait for a lane already."

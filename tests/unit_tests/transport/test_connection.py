@@ -310,6 +310,25 @@ def test_a_loss_before_the_write_is_told_as_such(make_manager: Make, stalled_ser
     assert phases == [Phase.SENT, Phase.CONNECT]
 
 
+def test_a_turn_for_a_socket_that_is_closing_is_never_written(make_manager: Make, events: Events) -> None:
+    manager = make_manager(profiles=WITH_LANES, hooks=[events])
+    with raw_server(mute) as server:
+        manager.preconnect(endpoint_of(server))
+        events.wait(ConnectionOpened)
+        connection = connection_of(manager)
+        on_io(lambda: manager.background(connection.socket.close()))
+        while connection.socket.state.name == "OPEN":
+            on_io(lambda: None)
+        turn = Turn(manager, endpoint_of(server)).send()
+        while turn.ticket.connection is None:
+            on_io(lambda: None)
+        on_io(lambda: connection.abort("test"))
+        failure = turn.end().failure
+        assert failure is not None
+        assert (failure.kind, failure.phase) == (FailureKind.CONNECTION_LOST, Phase.CONNECT)
+        assert events.of(TurnSent) == []
+
+
 # -- abandoned turns
 
 

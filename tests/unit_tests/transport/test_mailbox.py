@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections import deque
 from typing import Any
 
 import pytest
@@ -121,3 +122,23 @@ async def test_many_events_from_another_thread_all_arrive() -> None:
         got += await asyncio.wait_for(box.get(), 10)
     thread.join()
     assert got == list(range(20_000))
+
+
+async def test_what_is_put_while_the_caller_is_falling_asleep_is_noticed() -> None:
+    """The I/O thread saw the caller awake and did not wake it, just before the caller stopped being so."""
+    box = AsyncMailbox()
+    box.put(["first"], 1)
+    late = [(["late"], 1)]
+
+    class Racing(deque[Any]):
+        def popleft(self) -> Any:
+            try:
+                return super().popleft()
+            except IndexError:
+                if late:
+                    box.put(*late.pop())
+                raise
+
+    box._items = Racing(box._items)
+    assert await box.get() == ["first"]
+    assert await asyncio.wait_for(box.get(), 5) == ["late"]

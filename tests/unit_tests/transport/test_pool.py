@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -395,6 +396,46 @@ def test_without_another_connection_the_least_recently_used_chain_goes(make_mana
         assert len(server.connections) == 1
 
 
+def test_closing_gives_no_lane_to_who_waits(make_manager: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    manager, go = make_manager(profiles=WITH_LANES, limits=Limits(max_lanes=2)), threading.Event()
+
+    async def hang(*_args: Any, **_kwargs: Any) -> Any:
+        await asyncio.Event().wait()
+
+    with ResponsesServer("a chain", hold(go, "held", after_events=2)) as server:
+        chains(manager, server, 1, store=False)
+        monkeypatch.setattr(pool, "dial", hang)
+        turns = [Turn(manager, endpoint_of(server)).send().until("response.in_progress")]
+        turns += [Turn(manager, endpoint_of(server)).send() for _ in range(5)]
+        assert on_io(lambda: len(pool_of(manager).waiting)) == 5
+        manager.close()
+        assert {turn.end().kind for turn in turns} == {FailureKind.MANAGER_CLOSED}
+        assert len(server.requests) == 2
+        go.set()
+
+
+def test_who_can_go_on_at_once_does_not_queue_behind_who_cannot(
+    make_manager: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manager = make_manager(profiles=WITH_LANES, limits=Limits(max_lanes=1))
+    release = threading.Event()
+    original = pool.dial
+
+    async def slow(*args: Any, **kwargs: Any) -> Any:
+        await asyncio.to_thread(release.wait, 10)
+        return await original(*args, **kwargs)
+
+    with ResponsesServer() as server:
+        [parent] = chains(manager, server, 1, store=False)
+        monkeypatch.setattr(pool, "dial", slow)
+        newcomer = Turn(manager, endpoint_of(server), "newcomer").send()
+        assert run(manager, endpoint_of(server), "goes on", parent=parent, store=False).id
+        assert not newcomer.ticket.done
+        release.set()
+        assert newcomer.end().id
+        assert len(server.connections) == 2
+
+
 def test_stored_chains_give_way_before_a_connection_is_opened(make_manager: Make) -> None:
     manager = make_manager(profiles=WITH_LANES, limits=Limits(max_lanes=3))
     with ResponsesServer() as server:
@@ -456,6 +497,18 @@ def test_the_first_event_shows_whether_there_are_lanes(manager: ConnectionManage
         go.set()
         assert all(turn.end().id for turn in turns)
         assert pool_of(manager).profile.lanes is True
+
+
+def test_nobody_dials_while_the_first_event_may_show_that_there_are_lanes(manager: ConnectionManager) -> None:
+    go = threading.Event()
+    with ResponsesServer(hold(go, "first"), "second") as server:
+        turns = [Turn(manager, endpoint_of(server)).send()]
+        sent(server, 1)
+        turns.append(Turn(manager, endpoint_of(server)).send())
+        assert on_io(lambda: (len(pool_of(manager).waiting), pool_of(manager)._dialing)) == (1, None)
+        go.set()
+        assert all(turn.end().id for turn in turns)
+        assert len(server.connections) == 1
 
 
 def test_a_server_without_lanes_gets_one_turn_at_a_time(manager: ConnectionManager) -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,33 +20,40 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no 
 
 PRELUDE = """
 import asyncio, os, sys, threading
-from transport_kit import AsyncMailbox, ConnectionManager, SyncMailbox, Turn, endpoint_for, on_io, runtime
+from transport_kit import AsyncMailbox, ConnectionManager, SyncMailbox, Turn, endpoint_for, runtime
 from langchain_ws_responses._protocol.limits import Limits, RetryPolicy
 url = sys.argv[1]
 endpoint = endpoint_for(url=url, credential="sk-child")
 """
 
 
-def python(script: str, *args: str, project: Path, code: int = 0, **environment: str) -> str:
-    """Runs a script as strictly as Python can; it must be silent on stderr."""
-    done = subprocess.run(
+def python(
+    script: str, *args: str, project: Path, code: int = 0, when: Callable[[], object] | None = None
+) -> str:
+    """Runs a script as strictly as Python can; it must be silent on stderr.
+
+    With `when`, a script that reads from stdin goes on once that has returned.
+    """
+    paths = [str(project), str(project / "tests"), os.environ.get("PYTHONPATH", "")]
+    process = subprocess.Popen(
         [sys.executable, "-X", "dev", "-W", "error", "-c", PRELUDE + textwrap.dedent(script), *args],
         cwd=project,
-        env={
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join(
-                [str(project), str(project / "tests"), os.environ.get("PYTHONPATH", "")]
-            ),
-            **environment,
-        },
-        capture_output=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=30,
-        check=False,
     )
-    assert done.stderr == ""
-    assert done.returncode == code
-    return done.stdout
+    with process:
+        if when is not None:
+            when()
+        try:
+            out, err = process.communicate(timeout=30)
+        finally:
+            process.kill()
+    assert err == ""
+    assert process.returncode == code
+    return out
 
 
 @pytest.fixture
@@ -146,11 +154,11 @@ def test_exit_with_a_dial_in_progress(scheme: str, project: Path) -> None:
         python(
             """
             turn = Turn(ConnectionManager(), endpoint).send()
-            for _ in range(200):
-                on_io(lambda: None)
+            sys.stdin.readline()
             """,
             server.websocket_url.replace("ws:", f"{scheme}:"),
             project=project,
+            when=lambda: server.accepted.get(timeout=20),
         )
         assert server.count == 1
 
@@ -160,12 +168,12 @@ def test_exit_with_a_dial_through_a_deaf_proxy(project: Path) -> None:
         python(
             """
             turn = Turn(ConnectionManager(proxy=sys.argv[2]), endpoint).send()
-            for _ in range(200):
-                on_io(lambda: None)
+            sys.stdin.readline()
             """,
             "wss://api.example.invalid/v1/responses",
             f"http://127.0.0.1:{proxy.port}",
             project=project,
+            when=lambda: proxy.accepted.get(timeout=20),
         )
         assert proxy.count == 1
 
