@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import openai
 import pytest
 from faults.report import WAYS, note, same
-from faults.world import Cell, Running, World, tokens_of
+from faults.world import Cell, Running, World, eventually, tokens_of
 from langchain_core.messages import HumanMessage
 from pairs import http_model, outcome
 
@@ -118,6 +118,7 @@ def test_the_lifetime_ends_while_idle(world: World, way: str) -> None:
     cell = world.cell(way=way)
     cell.begin(sibling=False)
     world.server.age(minutes=61)
+    eventually(lambda: not cell.manager.stats().connections_open, "the end is noticed")
     answer = cell.check_answer(cell.start(), resends=0)
     cell.check_next(answer)
     cell.check_dials(2)
@@ -270,15 +271,15 @@ def test_a_frame_that_is_no_event(world: World, kind: str, phase: str, way: str)
 def test_an_event_whose_body_is_broken(world: World, way: str) -> None:
     """Found when it is read: `invoke` never reads deltas."""
     cell = world.cell(way=way)
-    cell.begin()
-    lane_hint = '{"type":"response.output_text.delta","delta":nonsense}'
-    turn = play_at(cell, "text", lambda at, answer: insert([lane_hint], at, answer))
-    cell.check_sibling(survives=True) if not cell.streams else None
+    cell.begin(sibling=False)
+    broken = '{"type":"response.output_text.delta","delta":nonsense}'
+    turn = play_at(cell, "text", lambda at, answer: insert([broken], at, answer))
     if cell.streams:
         cell.check_error(turn, ProtocolViolation, openai.APIConnectionError, Replay.UNSAFE)
         cell.check_next()
     else:
         cell.check_next(cell.check_answer(turn, resends=0))
+    cell.check_dials(1)
     note("broken body of an event", "text", way, "E" if cell.streams else "A")
 
 
