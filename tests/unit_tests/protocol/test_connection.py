@@ -932,3 +932,25 @@ def test_given_up_response_frees_its_idle_lane_and_nothing_else() -> None:
     protocol.give_up("resp_2")
     assert protocol.holder("resp_2") is None
     assert second.latest is None
+
+
+def test_a_lane_counts_the_events_of_its_turn_and_the_terminal_one_too() -> None:
+    proto = protocol()
+    lane = send(proto)
+    proto.receive(created(lane, "r1"))
+    proto.receive(event("response.output_text.delta", lane, delta="x"))
+    assert (lane.events, lane.output) == (2, True)
+    proto.receive(completed(lane, "r1"))
+    assert lane.events == 3
+    proto.send_create(lane, b'{"a":1}')
+    assert (lane.events, lane.output) == (0, False)
+
+
+def test_an_unattributed_error_has_seen_no_event_of_any_turn() -> None:
+    proto = protocol()
+    for _ in range(2):
+        send(proto)
+    got = proto.receive(refused(None, "server_error", 500))
+    assert got.fatal is not None
+    assert got.fatal.events_seen == 0
+    assert got.fatal.connection == "c1"

@@ -418,3 +418,24 @@ def test_any_json_in_an_error_frame_gives_a_failure(value: Any) -> None:
         nested = failure({"type": "error", "error": {name: value}})
         assert nested.kind is FailureKind.SERVER_ERROR
         assert nested.message
+
+
+@pytest.mark.parametrize("status", [100, 599, "100", "599"])
+def test_the_outermost_statuses_are_statuses(status: int | str) -> None:
+    assert failure({"type": "error", "status": status, "error": NESTED}).status == int(status)
+
+
+@pytest.mark.parametrize("name", ["status", "status_code"])
+def test_a_status_may_stand_inside_and_be_no_more_than_hinted_at(name: str) -> None:
+    assert failure({"type": "error", "error": {"code": "tokens", name: 408}}).status == 408
+
+
+@pytest.mark.parametrize("name", ["Authorization", "cookie", "Proxy-Authorization", "Set-Cookie"])
+def test_no_header_that_may_carry_a_credential_is_kept(name: str) -> None:
+    got = failure({"type": "error", "headers": {name: "secret", "x-request-id": "r1"}})
+    assert got.headers == {"x-request-id": "r1"}
+
+
+def test_a_name_that_is_no_text_names_no_lane_that_exists() -> None:
+    frame = decode(b'{"type":"response.\xff","stream_id":"\xfe"}', loads=never)
+    assert (frame.type, frame.stream_id) == ("response.\ufffd", "\ufffd")

@@ -324,3 +324,18 @@ def test_the_rules_that_no_case_may_break() -> None:
         last = decide(failure, dataclasses.replace(progress, attempts=progress.max_attempts))
         assert last.action is not Action.AGAIN, case
     assert len(cases) == 17 * 4 * 5 * 64
+
+
+def test_a_lost_id_and_a_full_quota_prove_it_also_after_the_first_event() -> None:
+    """`response.created` alone is no output: the code still proves that nothing was generated."""
+    gone = server_error("previous_response_not_found", 400, P.CREATED)
+    assert decide(gone, Progress(is_delta=True)) == Decision(Action.FULL, Replay.SAFE, Reason.NOT_FOUND)
+    assert replay_of(server_error(None, 429, P.CREATED), Progress()) is Replay.SAFE
+    assert decide(server_error(None, 429, P.CREATED), Progress()) == AGAIN_LATER
+
+
+def test_a_turn_has_had_one_attempt_and_no_resend_unless_told() -> None:
+    assert decide(failed(K.CONNECTION_LOST, P.SENT), Progress(max_attempts=2)) == RESEND_ONCE
+    assert decide(failed(K.CONNECTION_LOST, P.SENT), Progress(max_attempts=1)) == RAISE_AMBIGUOUS
+    # A caller's own `previous_response_id` is not known to be a delta of ours.
+    assert decide(server_error("previous_response_not_found", 400), Progress()) == RAISE_SAFE
