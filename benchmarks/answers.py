@@ -1,7 +1,8 @@
 """The server's answers, serialised before anybody asks.
 
-An answer is one run of bytes with marks of fixed width in the places of ids; to answer means to replace the marks.
-As the service does, `response.created`, `response.in_progress` and the terminal event echo the request's tools.
+An answer is one run of bytes with marks of fixed width in the places of ids; to answer means to replace the
+marks. As the service does, `response.created`, `response.in_progress` and the terminal event echo the
+request's tools.
 """
 
 from __future__ import annotations

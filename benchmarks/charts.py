@@ -1,4 +1,4 @@
-"""Charts of a run as SVG, without a library: labels stand at the lines, and colours follow the reader's scheme."""
+"""Charts of a run as SVG, without a library; labels stand at lines, colours follow the reader's scheme."""
 
 from __future__ import annotations
 
@@ -176,7 +176,8 @@ def bars(title: str, unit: str, drawn: Sequence[Bar]) -> str:
         ours = " ours" if bar.ours else ""
         end = scale.at(bar.value)
         out.append(
-            f'<text class="label{ours}" x="{start - 8}" y="{y + 14}" text-anchor="end">{escape(bar.label)}</text>'
+            f'<text class="label{ours}" x="{start - 8}" y="{y + 14}" text-anchor="end">'
+            f"{escape(bar.label)}</text>"
         )
         out.append(f'<rect class="bar{ours}" x="{start}" y="{y + 2}" width="{end - start:.1f}" height="16"/>')
         place = f'y1="{y + 10}" y2="{y + 10}"'

@@ -11,7 +11,8 @@ __all__ = ["Clock"]
 class Clock:
     """Marks of one conversation.
 
-    A driver calls `send` when it has all that the next request needs, and `got` when the answer is in its hands.
+    A driver calls `send` when it has all that the next request needs, and `got` when the
+    answer is in its hands.
 
     Args:
         pause: Seconds that each tool takes.

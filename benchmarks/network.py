@@ -64,7 +64,7 @@ def paths(*, emulator: str = "auto") -> Iterator[list[Path]]:
         emulator: `netem`, `relay`, or `auto`: netem where it can be had.
 
     Raises:
-        Unavailable: Neither openssl nor trustme can make a certificate, or netem was asked for and is not there.
+        Unavailable: Nothing here makes a certificate, or netem was asked for and is not there.
     """
     reason = netem_trouble() if emulator != "relay" else "not asked for"
     if reason is not None and emulator == "netem":

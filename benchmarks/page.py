@@ -1,7 +1,7 @@
-"""`python -m benchmarks page`: the page "Performance" of the documentation, from files of one machine and day.
+"""`python -m benchmarks page`: the documentation's page, from files of one machine and day.
 
-All numbers of the page come from those files. The text says what is measured and what is not, and holds whatever the
-numbers are.
+All numbers of the page come from those files. The text says what is measured and what is not, and holds
+whatever the numbers are.
 """
 
 from __future__ import annotations

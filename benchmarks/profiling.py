@@ -1,9 +1,10 @@
 """`python -m benchmarks profile`: where the CPU time of a rollout goes, on all threads.
 
-A timer interrupts the main thread some thousand times a second; what it was doing counts for as much CPU time as the
-thread has used since the last time. Signals reach the main thread only, so there are two processes: in the first the
-caller is in the main thread, in the second the I/O thread is. Interrupted waits are left out and their share goes to
-the rest. Unlike a tracing profiler this does not make small functions look slow.
+A timer interrupts the main thread some thousand times a second; what it was doing counts for as much CPU
+time as the thread has used since the last time. Signals reach the main thread only, so there are two
+processes: in the first the caller is in the main thread, in the second the I/O thread is. Interrupted waits
+are left out and their share goes to the rest. Unlike a tracing profiler this does not make small functions
+look slow.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ LIMIT = 0.15
 _INTERVAL = 0.0002
 # A thread whose innermost frame is one of these waits.
 _WAITS = frozenset({"select", "get", "wait", "acquire"})
-# Who answers for a frame, by the top package of its file. Helpers of the standard library and of pydantic count for
-# whoever called them; an event loop that called nobody counts for itself.
+# Who answers for a frame, by the top package of its file. Helpers of the standard library and of pydantic
+# count for whoever called them; an event loop that called nobody counts for itself.
 _OWNERS = {
     PACKAGE: PACKAGE,
     "langchain_core": "LangChain",

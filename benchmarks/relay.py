@@ -1,8 +1,8 @@
 """A relay with delay and bandwidth, for systems without `tc netem`: one process, any number of connections.
 
-What is passed on is delayed by half a round trip each way; towards the server also by the bandwidth. The first bytes
-of a connection wait another round trip, which stands for TCP's handshake. There is no slow start and no loss: large
-requests do better here than on a real network.
+What is passed on is delayed by half a round trip each way; towards the server also by the bandwidth. The
+first bytes of a connection wait another round trip, which stands for TCP's handshake. There is no slow
+start and no loss: large requests do better here than on a real network.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-__all__ = ["Key", "Measure", "Results", "Stat", "growth", "near", "prefix"]
+__all__ = ["Key", "Measure", "Results", "Stat", "field", "growth", "near", "prefix"]
 
 Measure = Callable[[Mapping[str, Any]], float]
 
@@ -98,19 +98,24 @@ def _stat(values: list[float]) -> Stat | None:
     return Stat(statistics.median(values), min(values), max(values), len(values))
 
 
-def prefix(field: str, requests: int) -> Measure:
+def field(name: str) -> Measure:
+    """Makes a measure: one value."""
+    return lambda result: float(result[name])
+
+
+def prefix(name: str, requests: int) -> Measure:
     """Makes a measure: the sum of a list of one value per turn over its first turns.
 
     The first ten turns of a rollout of a hundred are a rollout of ten: nothing knows what will follow.
     """
-    return lambda result: float(sum(result[field][:requests]))
+    return lambda result: float(sum(result[name][:requests]))
 
 
-def near(field: str, turn: int) -> Measure:
+def near(name: str, turn: int) -> Measure:
     """Makes a measure: the median of a list of one value per turn, over the ten turns around one."""
 
     def measure(result: Mapping[str, Any]) -> float:
-        values = result[field]
+        values = result[name]
         # The last turn answers with text, and is left out.
         end = min(max(turn + 5, 10), len(values) - 1)
         return float(statistics.median(values[max(end - 10, 1) : end]))

@@ -1,7 +1,8 @@
 """A fast scripted server in a process of its own: WebSocket, HTTP JSON and SSE on one port.
 
-It answers with bytes made before and looks at requests without parsing them, so that it is not what is measured. It
-counts what it receives and notes when, on the clock that all processes of a machine share (`time.perf_counter`).
+It answers with bytes made before and looks at requests without parsing them, so that it is not what is
+measured. It counts what it receives and notes when, on the clock that all processes of a machine share
+(`time.perf_counter`).
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ class Server:
             raise ValueError("a request names no model of the benchmark")
         model, count = found[1].decode(), int(found[2])
         parent = _after(body, b'"previous_response_id"', _PARENT)
-        # A continued request says with its parent's id how far the conversation is, a full one with its outputs.
+        # How far a conversation is, a delta says with its parent's id and a full request with its outputs.
         depth = int(parent[2]) + 1 if parent else body.count(b'"function_call_output"')
         text = model.startswith("bench-text") or depth >= count - 1
         self.book.numbers += 1
@@ -91,7 +92,7 @@ class Server:
 
 
 def _after(body: bytes, name: bytes, value: re.Pattern[bytes]) -> re.Match[bytes] | None:
-    """Matches the value behind a key; a search for a plain string is fast in half a megabyte, a pattern is not."""
+    """Matches the value behind a key; in half a megabyte a plain search is fast, a pattern is not."""
     at = body.find(name)
     return value.match(body, at + len(name)) if at >= 0 else None
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from .drivers import AGENTS, DRIVERS, EVERY
 from .plan import Options
-from .results import Key, Measure, Results, Stat, growth, near, prefix
+from .results import Key, Measure, Results, Stat, field, growth, near, prefix
 from .targets import Row
 
 __all__ = ["environment", "table", "tables", "verdicts"]
@@ -120,7 +120,7 @@ def _rollouts(results: Results, options: Options) -> str:
         row = [_label(key)]
         row += [_show(results.of(key, prefix("turn_cpu", turns)), 1000) for turns in options.turns]
         row.append(_times(results.ratio(key, floor, prefix("turn_cpu", most))))
-        row.append(_show(results.of(key, lambda result: float(result["wall"])), 1000))
+        row.append(_show(results.of(key, field("wall")), 1000))
         row += [
             _show(results.of(key, prefix("turn_bytes", turns)), 1e-6, 2).split(" ")[0]
             for turns in options.turns
@@ -141,8 +141,8 @@ def _latencies(results: Results, options: Options) -> str:
     rows = []
     for key in _measured(results, "rollout"):
         row = [_label(key)]
-        for field in ("turn_cpu", "to_wire"):
-            row += [_show(results.of(key, near(field, turn)), 1000, 2) for turn in (10, most)]
+        for name in ("turn_cpu", "to_wire"):
+            row += [_show(results.of(key, near(name, turn)), 1000, 2) for turn in (10, most)]
         row.append(_show(results.of(key, near("to_hand", most)), 1000, 2))
         row.append(_show(results.of(key, growth(most)), 1, 2))
         rows.append(row)
@@ -163,9 +163,9 @@ def _agents(results: Results) -> str:
     rows = [
         [
             AGENTS[key.driver].label,
-            _show(results.of(key, lambda result: float(result["cpu"])), 1000),
-            _times(results.ratio(key, floor, lambda result: float(result["cpu"]))),
-            _show(results.of(key, lambda result: float(result["wall"])), 1000),
+            _show(results.of(key, field("cpu")), 1000),
+            _times(results.ratio(key, floor, field("cpu"))),
+            _show(results.of(key, field("wall")), 1000),
         ]
         for key in _measured(results, "agent")
     ]
@@ -182,10 +182,7 @@ def _imports(results: Results) -> str:
         "model_wall": "the first model, wall",
         "base_wall": "langchain_openai itself, wall",
     }
-    rows = [
-        [label, _show(results.of(key, lambda result, name=name: float(result[name])), 1000)]  # type: ignore[misc]
-        for name, label in names.items()
-    ]
+    rows = [[label, _show(results.of(key, field(name)), 1000)] for name, label in names.items()]
     return table("Import after langchain_openai, ms", ["what", "ms"], rows)
 
 
@@ -193,7 +190,7 @@ def _streams(results: Results, options: Options) -> str:
     rows = []
     for key in _measured(results, "stream"):
         floor = Key("stream", "langchain-floor", key.call)
-        cpu: Measure = lambda result: float(result["cpu"])  # noqa: E731
+        cpu: Measure = field("cpu")
         rows.append(
             [
                 _label(key),
@@ -214,12 +211,12 @@ def _conversations(results: Results, size: int) -> str:
         rows.append(
             [
                 DRIVERS[key.driver].label,
-                _show(results.of(key, lambda result: float(result["cpu"])), 1, 2),
-                _times(results.ratio(key, floor, lambda result: float(result["cpu"]))),
+                _show(results.of(key, field("cpu")), 1, 2),
+                _times(results.ratio(key, floor, field("cpu"))),
                 _show(stat),
-                _show(results.of(key, lambda result: float(result["p99"])), 1000, 0),
-                _show(results.of(key, lambda result: float(result["connections"])), 1, 0),
-                _show(results.of(key, lambda result: float(result["peak_mib"])), 1, 0),
+                _show(results.of(key, field("p99")), 1000, 0),
+                _show(results.of(key, field("connections")), 1, 0),
+                _show(results.of(key, field("peak_mib")), 1, 0),
             ]
         )
     head = [
@@ -245,7 +242,7 @@ def _networks(results: Results, options: Options) -> Iterator[str]:
             row += [_show(_done(results, key, count), 1, 2) for count in turns]
             if not plain:
                 row.append(_show(_ends(results, key), 1, 2))
-            row.append(_show(results.of(key, lambda result: float(result["received"])), 1e-6, 2))
+            row.append(_show(results.of(key, field("received")), 1e-6, 2))
             rows.append(row)
         head = ["client", *(f"{n} tool turns" if n else "no tool turn" for n in turns)]
         head += [] if plain else ["whole rollout"]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from .plan import NETWORK_TURNS, Options
-from .results import Key, Measure, Results, Stat, growth, near, prefix
+from .results import Key, Measure, Results, Stat, field, growth, near, prefix
 
 __all__ = ["Row", "judge"]
 
@@ -66,12 +66,7 @@ class Row:
         }
 
 
-def _cpu(result: Mapping[str, Any]) -> float:
-    return float(result["cpu"])
-
-
-def _received(result: Mapping[str, Any]) -> float:
-    return float(result["received"])
+_cpu, _received = field("cpu"), field("received")
 
 
 def judge(results: Results, options: Options) -> list[Row]:
@@ -131,7 +126,7 @@ def _agent_and_import(results: Results) -> Iterator[Row]:
     mine, floor = Key("agent", "agent-ours", "invoke"), Key("agent", "agent-langchain-floor", "invoke")
     what = "create_agent + ChainSaver: CPU / LangChain floor + InMemorySaver"
     yield Row("P8", what, 1.3, results.ratio(mine, floor, _cpu))
-    extra = results.of(Key("imports", "ours", "import"), lambda result: float(result["extra_cpu"]))
+    extra = results.of(Key("imports", "ours", "import"), field("extra_cpu"))
     yield Row("P9", "import beyond langchain_openai, CPU", 30, _milliseconds(extra), "ms")
 
 
@@ -159,9 +154,9 @@ def _conversations(results: Results, size: int) -> Iterator[Row]:
     yield Row("P7", f"{size} conversations: CPU / wire floor with lanes", 2.5, floor)
     peer = results.ratio(mine, key("chatopenai-prev"), _cpu)
     yield Row("P7", f"{size} conversations: CPU / chatopenai-prev", 1 / 6, peer)
-    opened = results.of(mine, lambda result: float(result["connections"]))
+    opened = results.of(mine, field("connections"))
     yield Row("P7", f"{size} conversations: connections", 32, opened, "sockets")
-    peak = results.of(mine, lambda result: float(result["peak_mib"]))
+    peak = results.of(mine, field("peak_mib"))
     yield Row("P7", f"{size} conversations: peak memory", 130, peak, "MiB")
 
 

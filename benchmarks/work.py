@@ -1,7 +1,7 @@
 """`python -m benchmarks work`: what this package does in each turn, counted and not timed.
 
-Counts are the same on every machine, so a test can hold them to what they must be. Functions are counted where they
-are looked up, so that a function keeps its count under another name or in another module.
+Counts are the same on every machine, so a test can hold them to what they must be. Functions are counted
+where they are looked up, so that a function keeps its count under another name or in another module.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ PACKAGE = "langchain_ws_responses"
 COUNTED = ("conversions", "serialisations", "parses", "hashes", "frames", "bytes sent", "calls")
 """What is counted.
 
-`conversions` are messages that langchain-openai converts, `hashes` the digests made, `calls` all calls of this
-package's own functions, on both threads.
+`conversions` are messages that langchain-openai converts, `hashes` the digests made, `calls` all calls of
+this package's own functions, on both threads.
 """
 # Names of functions written in C, by what they count for.
 _IN_C = {"dumps": "serialisations", "loads": "parses", "digest": "hashes", "hexdigest": "hashes"}

@@ -1,4 +1,4 @@
-"""One measurement, in a process of its own: `python -m benchmarks.worker '{"driver": …}'` prints its result."""
+"""One measurement in a process of its own: reads a job as JSON from its argument, prints a result as JSON."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ class Measurement:
         requests = sum(len(clock.received) for clock in self.clocks)
         if len(report["arrived"]) != requests or not all(text.strip() for text in self.texts):
             raise RuntimeError(
-                f"{self.given['driver']}: {requests} answers, but {len(report['arrived'])} requests at the server"
+                f"{self.given['driver']}: {requests} answers to {len(report['arrived'])} requests, or no text"
             )
         result: dict[str, Any] = {
             "cpu": cpu / repeat,

@@ -1,8 +1,8 @@
 """What every client does: the same conversation, the same tools, the same answers.
 
-The model's name tells the server how to answer, because a name is the one thing that every client passes on as it
-is: `bench-call-30` calls a tool until the 30th request of a conversation and answers that one with text,
-`bench-text-2000` answers with 2,000 text deltas.
+The model's name tells the server how to answer, because a name is the one thing that every client passes on
+as it is: `bench-call-30` calls a tool until the 30th request of a conversation and answers that one with
+text, `bench-text-2000` answers with 2,000 text deltas.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """The clients that are measured, one small module each.
 
-A driver module has `session(job)` for the calls `invoke` and `stream`, `asession(job)` for `ainvoke` and `astream`, or
-both. Each is a context manager that yields a function: it runs one conversation of `requests` requests, with the marks
-of a `Clock`, and returns the last answer's text. Many of them may run at once where the call is async.
+A driver module has `session(job)` for the calls `invoke` and `stream`, `asession(job)` for `ainvoke` and
+`astream`, or both. Each is a context manager that yields a function: it runs one conversation of `requests`
+requests, with the marks of a `Clock`, and returns the last answer's text. Many of them may run at once
+where the call is async.
 """
 
 from __future__ import annotations

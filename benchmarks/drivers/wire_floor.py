@@ -1,4 +1,4 @@
-"""The wire floor: `websockets`, `orjson` and a loop that looks for the terminal event. No client can do less."""
+"""The wire floor: `websockets`, `orjson` and a loop that looks for the terminal event."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fails where the work of a turn begins to grow with the history. Ratios and counts only: times are not stable."""
+"""Fails where the work of a turn begins to grow with the history. Ratios and counts: times are not stable."""
 
 from __future__ import annotations
 
