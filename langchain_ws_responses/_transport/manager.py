@@ -228,7 +228,12 @@ class ConnectionManager:
             ticket.lease_timer = asyncio.get_running_loop().call_later(delay, self._admit, ticket)
         else:
             ticket.lease_timer = None
-            pool.add(ticket)
+            try:
+                pool.add(ticket)
+            except Exception as exc:  # a defect here must not leave the caller waiting
+                logger.error("a turn could not be placed: %s", type(exc).__name__)
+                message = f"The turn could not be placed ({type(exc).__name__})."
+                pool.refuse(ticket, Failure(FailureKind.PROTOCOL_VIOLATION, message=message))
 
     def _abandon(self, ticket: Ticket) -> None:
         if not ticket.done:
