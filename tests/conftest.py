@@ -6,6 +6,7 @@ import fnmatch
 import ipaddress
 import os
 import socket
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -133,3 +134,31 @@ def responses_server() -> Iterator[ResponsesServer]:
 
     with ResponsesServer() as server:
         yield server
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Hands what a worker noted of the fault matrix to the process that prints."""
+    report = sys.modules.get("faults.report")
+    output = getattr(session.config, "workeroutput", None)
+    if report is not None and output is not None:
+        output["fault_matrix"] = report.dump()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Takes what a worker noted."""
+    dumped = getattr(node, "workeroutput", {}).get("fault_matrix")
+    if dumped:
+        from faults import report
+
+        report.load(dumped)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Prints the table of the fault matrix."""
+    report = sys.modules.get("faults.report")
+    table = [] if report is None else list(report.lines())
+    if table:
+        terminalreporter.section("fault matrix")
+        for line in table:
+            terminalreporter.write_line(line)

@@ -1,4 +1,4 @@
-"""One world for all cells of the fault matrix, and the table at the end of the run."""
+"""One world for all cells of the fault matrix; tests/conftest.py prints the table at the end of the run."""
 
 from __future__ import annotations
 
@@ -35,12 +35,3 @@ def world(shared_world: World) -> Iterator[World]:
 def way(request: pytest.FixtureRequest) -> str:
     """How the model is called."""
     return str(request.param)
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Prints the table."""
-    table = list(report.lines())
-    if table:
-        terminalreporter.section("fault matrix")
-        for line in table:
-            terminalreporter.write_line(line)

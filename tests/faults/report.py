@@ -33,6 +33,19 @@ def same(kind: str, row: str) -> None:
     SAME[kind] = row
 
 
+def dump() -> list[list[list[str]]]:
+    """What was noted in this process, to be carried to the one that prints."""
+    return [[[*cell, letter] for cell, letter in _cells.items()], [list(pair) for pair in SAME.items()]]
+
+
+def load(dumped: list[list[list[str]]]) -> None:
+    """Adds what another process noted."""
+    for kind, phase, way, letter in dumped[0]:
+        note(kind, phase, way, letter)
+    for kind, row in dumped[1]:
+        same(kind, row)
+
+
 def lines() -> Iterator[str]:
     """The table."""
     if not _cells:
