@@ -393,7 +393,9 @@ def test_an_error_is_found_in_exception_groups() -> None:
     assert failure_of(group("outer", [ValueError(1)])) is None
 
 
-@pytest.mark.parametrize("value", [7, None, "text", {"a": 1}, [1, None, "x"], lambda: ()], ids=repr)
+@pytest.mark.parametrize(
+    "value", [7, None, "text", {"a": 1}, [1, None, "x"], lambda: ()], ids=lambda value: type(value).__name__
+)
 def test_another_meaning_of_exceptions_does_no_harm(value: Any) -> None:
     odd = RuntimeError("odd")
     odd.exceptions = value  # type: ignore[attr-defined]

@@ -107,7 +107,11 @@ def test_a_str_enum_is_its_value() -> None:
     assert dumps({"effort": Effort.LOW}) == b'{"effort":"low"}'
 
 
-@pytest.mark.parametrize("value", [object(), {1, 2}, {"a": b"bytes"}, {"f": print}, Tool], ids=repr)
+@pytest.mark.parametrize(
+    "value",
+    [object(), {1, 2}, {"a": b"bytes"}, {"f": print}, Tool],
+    ids=["object", "set", "bytes", "function", "class"],
+)
 def test_what_has_no_json_form_is_a_type_error_that_names_the_type(value: Any) -> None:
     odd = value if not isinstance(value, dict) else next(iter(value.values()))
     for write in (dumps, canonical):

@@ -335,7 +335,9 @@ def test_artifacts_of_any_class_do_no_harm(conversions: list[str]) -> None:
     assert conversions == ["tool", "tool"]
 
 
-@pytest.mark.parametrize("foreign", [{1: "a"}, ("a",), {"a"}, Incomparable()], ids=repr)
+@pytest.mark.parametrize(
+    "foreign", [{1: "a"}, ("a",), {"a"}, Incomparable()], ids=lambda value: type(value).__name__
+)
 def test_what_cannot_be_watched_is_converted_every_time(foreign: Any, conversions: list[str]) -> None:
     message = HumanMessage("a", additional_kwargs={"foreign": foreign})
     assert digest_of(message) == digest_of(message) == digest_of(HumanMessage("a"))
