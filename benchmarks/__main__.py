@@ -45,6 +45,9 @@ def main() -> int:
     five.add_argument("runs", nargs="+", metavar="FILE", help="of `compare --json`, of one machine and day")
     five.add_argument("--profile", metavar="FILE", help="what `profile` printed")
     five.add_argument("--memory", metavar="FILE", help="what `memory` printed")
+    five.add_argument(
+        "--note", default="", metavar="TEXT", help="about the run, such as what else was running"
+    )
     five.add_argument("--out", default="docs/performance.md", metavar="FILE")
     given = parser.parse_args()
     if given.command == "compare":

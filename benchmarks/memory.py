@@ -10,6 +10,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Iterator
+from importlib import import_module
 from typing import Any
 
 from .clock import Clock
@@ -33,14 +34,17 @@ _LEFT_OVER = 256
 def memory(turns: int, runs: int) -> int:
     """Runs the conversation in fresh processes; returns 1 if a limit is missed."""
     ratios: list[float] = []
+    floors: list[float] = []
     last: dict[str, Any] = {}
     with run_server() as server:
         for number in range(runs):
             job = {"turns": turns, "base_url": f"{server.plain}/v1", "control_url": server.plain}
+            floor = measure({**job, "driver": "langchain_floor"}, module="benchmarks.memory")
             last = measure(job, module="benchmarks.memory")
-            if "error" in last:
-                sys.exit(f"failed: {last['error']}")
+            if error := last.get("error") or floor.get("error"):
+                sys.exit(f"failed: {error}")
             ratios.append(last["ratio"])
+            floors.append(floor["ratio"])
             print(f"round {number + 1}: turn {turns} / turn 10: {last['ratio']:.2f}", file=sys.stderr)
     marks = [str(mark) for mark in last["marks"]]
     names = sorted({name for mark in marks for name in last["tables"][mark]} | last["gone"].keys())
@@ -65,6 +69,8 @@ def memory(turns: int, runs: int) -> int:
         f"cost of turn {turns} / turn 10: {middle:.2f} ({min(ratios):.2f} to {max(ratios):.2f}), "
         f"limit {LIMIT}: {'pass' if good else 'FAIL'}"
     )
+    # LangChain looks at every message of the history in each call, whatever the model does.
+    print(f"the LangChain floor, for comparison: {statistics.median(floors):.2f}")
     print(f"tables after the conversation: {'pass' if not kept else 'FAIL: ' + ', '.join(kept)}")
     return int(not good or bool(kept))
 
@@ -79,7 +85,7 @@ def _start(result: dict[str, Any], name: str) -> int:
 def main() -> None:
     """Runs one long conversation and prints what was seen."""
     given = json.loads(sys.argv[1])
-    print(json.dumps(_conversation(given["turns"], given["base_url"], given["control_url"])))
+    print(json.dumps(_conversation(given)))
 
 
 class _Watching(Clock):
@@ -104,21 +110,24 @@ class _Watching(Clock):
             self.tables[str(turn)] = dict(census(self.manager))
 
 
-def _conversation(turns: int, base_url: str, control_url: str) -> dict[str, Any]:
-    from .drivers import _chat, ours
+def _conversation(given: dict[str, Any]) -> dict[str, Any]:
+    from .drivers import _chat
 
-    job = Job(base_url, "invoke")
-    model = ours.make_model(job, call_model(turns))
-    control(control_url, "/reset")
-    with _chat.chat_session(job, lambda _job, _name: model, close=lambda made: made.close()) as run:
+    turns, job = given["turns"], Job(given["base_url"], "invoke")
+    model = import_module(f".drivers.{given.get('driver', 'ours')}", __package__).make_model(
+        job, call_model(turns)
+    )
+    manager = getattr(model, "manager", None)
+    control(given["control_url"], "/reset")
+    with _chat.chat_session(job, lambda _job, _name: model) as run:
         run(call_model(3), Clock())
         gc.collect()
-        before = dict(census(model.manager))
+        before = dict(census(manager))
         marks = sorted({10, 100, turns // 2, turns} & set(range(1, turns + 1)))
-        clock = _Watching(marks, model.manager)
+        clock = _Watching(marks, manager)
         run(call_model(turns), clock)
         gc.collect()
-        gone = dict(census(model.manager))
+        gone = dict(census(manager))
     windows = {mark: clock.spent[max(mark - _WINDOW - 1, 1) : mark - 1] for mark in marks}
     windows[10] = clock.spent[4:14]
     cpu = {str(mark): statistics.median(window) for mark, window in windows.items()}

@@ -110,6 +110,8 @@ def write_page(given: Any) -> int:
                 title, _, body = text.strip().partition("\n")
                 sections.append((title, body))
     parts = [_INTRO, "\n## This run\n", _about(loaded)]
+    if given.note:
+        parts.append(f"\n{given.note}\n")
     if rows:
         drawn = verdicts(sorted(rows, key=lambda row: int(row.target[1:])))
         parts += ["\n## Targets\n", _fenced(drawn.strip().partition("\n")[2])]

@@ -35,8 +35,8 @@ PACKAGE = "langchain_ws_responses"
 LIMIT = 0.15
 """Share of the time in this package's own code."""
 _INTERVAL = 0.0002
-# A thread whose innermost frame is one of these waits.
-_WAITS = frozenset({"select", "get", "wait", "acquire"})
+# A thread whose innermost frame is one of these waits, or is being looked at already.
+_WAITS = frozenset({"select", "get", "wait", "acquire", "_tick"})
 # Who answers for a frame, by the top package of its file. Helpers of the standard library and of pydantic
 # count for whoever called them; an event loop that called nobody counts for itself.
 _OWNERS = {
