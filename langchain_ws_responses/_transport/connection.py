@@ -279,7 +279,7 @@ class Connection:
             pass
         except Exception as exc:  # a defect here must not leave turns hanging
             logger.error("reading from connection %s failed: %s", self.label, type(exc).__name__)
-            self.abort("failed")
+            self._why = "failed"
         finally:
             self._lost()
 
@@ -448,7 +448,7 @@ class Connection:
             return
         self._gone, expected = True, self._closing
         self._closing = True
-        self._drop_out(self._why)
+        self.abort(self._why)  # it may be the reader that ended, and not the socket
         for handle in self._timers.values():
             handle.cancel()
         self._timers.clear()

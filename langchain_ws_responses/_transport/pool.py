@@ -254,6 +254,8 @@ class Pool:
         still: deque[Ticket] = deque()
         while self.waiting:
             ticket = self.waiting.popleft()
+            if ticket.done:
+                continue
             holder = self.holders.get(ticket.parent) if ticket.parent is not None else None
             if holder is not None and holder.usable:
                 hopeless = holder not in roomy and (ticket.bound or blocked)
@@ -384,6 +386,9 @@ class Pool:
         await asyncio.sleep(pause)
 
     def _opened(self, socket: Socket, seconds: float, attempts: int) -> None:
+        if self.manager.closed:  # while the dial was ending: those who waited have been told
+            socket.transport.abort()
+            return
         self._last_failure, self._opened_at = None, self.manager.now()
         self.breaker.succeeded()
         label = f"c{next(self.manager.numbers)}"
@@ -395,8 +400,6 @@ class Pool:
                 connection=label, endpoint=self.endpoint.label, seconds=seconds, attempts=attempts
             )
         )
-        if self.manager.closed:
-            connection.close()
         self.pump()
 
     def _before_sleep(self, failure: Failure, attempt: int, wait: float) -> bool:

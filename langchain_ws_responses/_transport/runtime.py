@@ -24,6 +24,7 @@ __all__ = ["Runtime", "keep_inherited", "runtime"]
 logger = logging.getLogger("langchain_ws_responses")
 
 _EXIT_SECONDS = 2.0
+_SLOW_SECONDS = 5.0
 T = TypeVar("T")
 
 
@@ -108,6 +109,8 @@ class Runtime:
             # The kind is fixed: a policy's own loops may not survive a fork.
             loop = asyncio.SelectorEventLoop()
             loop.set_default_executor(_LookUps(1))
+            # In debug mode asyncio prints slow callbacks; on a busy machine every one is, at exit too.
+            loop.slow_callback_duration = _SLOW_SECONDS
             ended = threading.Lock()
             ended.acquire()
             try:

@@ -206,6 +206,38 @@ def test_a_server_that_refuses_the_very_parameter_has_no_lanes(manager: Connecti
         assert len(server.connections) == 1
 
 
+def test_a_reader_that_ends_takes_its_socket_along(manager: ConnectionManager, events: Events) -> None:
+    """At exit every task is cancelled, also that of a connection that has opened just now."""
+    with ResponsesServer() as server:
+        run(manager, endpoint_of(server))
+        connection = connection_of(manager)
+        on_io(connection._reader.cancel)
+        events.wait(ConnectionClosed)
+        on_io(lambda: None)
+        assert connection.socket.transport.is_closing()
+        server.wait_for(lambda: not server.connections[0].open)
+
+
+def test_a_defect_in_reading_fails_the_turn_and_not_the_next_one(
+    manager: ConnectionManager,
+    events: Events,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def broken(*_args: Any, **_kwargs: Any) -> Any:
+        raise ZeroDivisionError("canary")
+
+    with ResponsesServer() as server:
+        manager.preconnect(endpoint_of(server))
+        events.wait(ConnectionOpened)
+        monkeypatch.setattr(connection_of(manager).protocol, "receive", broken)
+        assert run(manager, endpoint_of(server)).kind is FailureKind.CONNECTION_LOST
+        assert events.wait(ConnectionClosed)[0].why == "failed"
+        assert run(manager, endpoint_of(server)).id
+    assert "failed: ZeroDivisionError" in caplog.text
+    assert "canary" not in caplog.text
+
+
 # -- clocks
 
 

@@ -18,6 +18,7 @@ from transport_kit import Box, Events, Turn, answer_all, deaf, endpoint_of, fram
 from transport_kit import websocket_server as tiny_server
 
 from langchain_ws_responses._protocol.limits import Limits, Profile, RetryPolicy
+from langchain_ws_responses._transport import pool
 from langchain_ws_responses._transport.hooks import (
     ConnectionClosed,
     ConnectionOpened,
@@ -120,6 +121,23 @@ def test_closing_cancels_a_dial(manager: ConnectionManager) -> None:
         manager.close()
         assert turn.end().kind is FailureKind.MANAGER_CLOSED
         assert [task for task in on_io(asyncio.all_tasks) if "dial" in task.get_name()] == []
+
+
+def test_a_dial_that_ends_while_the_manager_is_closed_leaves_no_socket(
+    manager: ConnectionManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = pool.dial
+
+    async def closing_meanwhile(*args: Any, **kwargs: Any) -> Any:
+        socket = await original(*args, **kwargs)
+        manager._drop()
+        return socket
+
+    monkeypatch.setattr(pool, "dial", closing_meanwhile)
+    with ResponsesServer() as server:
+        manager.preconnect(endpoint_of(server))
+        server.wait_for(lambda: server.connections and not server.connections[0].open)
+        assert [one.connections for one in manager._pools.values()] == [[]]
 
 
 def test_closing_in_a_pause_between_dials(make_manager: Make, events: Events) -> None:
@@ -289,6 +307,13 @@ def test_stats_can_be_read_while_lanes_come_and_go(make_manager: Make) -> None:
 def test_it_cannot_be_copied(manager: ConnectionManager, how: Callable[[Any], Any]) -> None:
     with pytest.raises(TypeError, match="cannot be pickled or copied"):
         how(manager)
+
+
+def test_a_turn_shows_no_content(manager: ConnectionManager) -> None:
+    """Debug logs of asyncio show the arguments of slow calls."""
+    with ResponsesServer() as server:
+        ticket = Turn(manager, endpoint_of(server, "sk-canary"), "canary").ticket
+    assert repr(ticket) == str(ticket) == f"<Ticket connect on {server.websocket_url}>"
 
 
 def test_a_proxy_that_cannot_be_used_is_found_early() -> None:
