@@ -111,7 +111,9 @@ def _trouble(proxy: ChaosProxy, chaos: Chaos, seconds: float, stop: threading.Ev
         links = [one for one in proxy.connections[-64:] if one.open]
         if not links:
             continue
-        kind = chaos.random.choice(["reset", "end", "blackhole", "fragment", "freeze", "refuse"])
+        # Refusals are rare: ten failed dials in a minute, and nobody may dial for the rest of it.
+        kinds = ["reset", "end", "blackhole", "fragment", "freeze"]
+        kind = "refuse" if chaos.random.random() < 0.03 else chaos.random.choice(kinds)
         chaos.faults[f"network {kind}"] += 1
         if kind == "refuse":
             proxy.refuse()
@@ -128,7 +130,7 @@ def _trouble(proxy: ChaosProxy, chaos: Chaos, seconds: float, stop: threading.Ev
 def serve(seed: int, share: float, every: float) -> int:
     """Runs server and network until standard input ends; answers each line with what was done so far."""
     chaos, stop = Chaos(seed, share), threading.Event()
-    with ResponsesServer(answer=chaos.answer) as server, ChaosProxy(server) as proxy:
+    with ResponsesServer(answer=chaos.answer, event_delay=0.03) as server, ChaosProxy(server) as proxy:
         trouble = threading.Thread(target=_trouble, args=(proxy, chaos, every, stop), daemon=True)
         trouble.start()
         print(json.dumps({"base_url": proxy.base_url}), flush=True)

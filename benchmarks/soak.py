@@ -47,7 +47,7 @@ KEY = "sk-soak"
 IN_FLIGHT = 256
 # A turn that takes longer has been forgotten.
 PATIENCE = 90.0
-LIFE = 12
+LIFE = 4
 TOOLS = [
     {"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}}
 ]
@@ -345,7 +345,7 @@ class Run:
         book, stats = self.book, self.stats
         known = self.other.ask()
         self.faults, self.dials = Counter(known["faults"]), known["dials"]
-        warm = [sample for sample in self.samples if sample[0] > self.options.seconds / 3]
+        warm = [sample for sample in self.samples if sample[0] > self.options.seconds / 2]
         rise, grown = slope(warm), (max(y for _, y in warm) - warm[0][1]) if warm else 0.0
         long = self.options.seconds >= 900
         figures = [
@@ -386,7 +386,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, default=3.0)
     parser.add_argument("--conversations", type=int, default=1000)
     parser.add_argument("--sockets", type=int, default=32, help="at most so many connections")
-    parser.add_argument("--lifetime", type=float, default=60.0, help="seconds until a connection is rotated")
+    parser.add_argument("--lifetime", type=float, default=20.0, help="seconds until a connection is rotated")
     parser.add_argument("--share", type=float, default=0.15, help="share of the answers that are disturbed")
     parser.add_argument("--every", type=float, default=3.0, help="seconds between faults of the network")
     parser.add_argument("--progress", type=float, default=10.0, help="seconds between two lines")

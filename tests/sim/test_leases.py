@@ -13,6 +13,9 @@ from sim.world import DAY, HOUR, MINUTE, pause
 from langchain_ws_responses import Limits
 from langchain_ws_responses._transport.hooks import ConnectionClosed, ConnectionOpened
 
+# Seconds of real time, on a machine that may be busy.
+pytestmark = pytest.mark.timeout(240)
+
 
 def sent(office: Office) -> list[tuple[int, int]]:
     """Conversation and turn of every create, in the order in which the server got them."""

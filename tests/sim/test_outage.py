@@ -13,6 +13,9 @@ from sim.world import DAY, HOUR, MINUTE, pause
 from langchain_ws_responses import Limits, RetryPolicy
 from langchain_ws_responses._transport.hooks import DialRetrying
 
+# Seconds of real time, on a machine that may be busy.
+pytestmark = pytest.mark.timeout(240)
+
 WAITERS = 1000
 A_MINUTE = 10
 

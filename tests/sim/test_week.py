@@ -8,12 +8,16 @@ from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+import pytest
 from sim.callers import Conversation, Office, Turn
 from sim.world import DAY, HOUR, MINUTE, pause
 
 from langchain_ws_responses import Limits
 from langchain_ws_responses._transport.hooks import ConnectionClosed, TurnEnded
 from langchain_ws_responses._types import FailureKind
+
+# Seconds of real time, on a machine that may be busy.
+pytestmark = pytest.mark.timeout(240)
 
 WEEK = 7 * DAY
 REAL_SECONDS = 30.0
