@@ -18,7 +18,7 @@ from pydantic import ConfigDict, Field, PrivateAttr, SecretStr, field_validator,
 from .._protocol.limits import Limits, RetryPolicy
 from .client import TURN, AsyncClient, SyncClient
 from .compaction import compact_request, window_of
-from .fields import accepted, carried_over, check_arguments, warn_of_call
+from .fields import accepted, carried_over, check_arguments, secret_fields, warn_of_call
 from .ready import awarm_up, remember, warm_up
 from .route import Route, clocks_for, secret_for
 from .turn import Turn
@@ -408,8 +408,15 @@ class ChatOpenAIWebSocket(ChatOpenAI):
 
     @property
     def lc_secrets(self) -> dict[str, str]:
-        """Names the environment variables that stand for secrets in a serialised model."""
-        return {**super().lc_secrets, "chain_secret": "LANGCHAIN_WS_RESPONSES_CHAIN_SECRET"}
+        """Names the environment variables that stand for secrets in a serialised model, and so in every trace."""
+        return {**super().lc_secrets, **secret_fields(self)}
+
+    def __repr_args__(self) -> Any:
+        hidden = self.lc_secrets
+        return [
+            (name, SecretStr("…") if value is not None and name in hidden else value)
+            for name, value in super().__repr_args__()
+        ]
 
 
 def _same(now: tuple[Any, ...], before: tuple[Any, ...]) -> bool:

@@ -12,12 +12,25 @@ from typing import Any
 from openai.resources.responses import Responses
 from pydantic import SecretStr
 
-__all__ = ["accepted", "carried_over", "check_arguments", "warn_of_call"]
+__all__ = ["accepted", "carried_over", "check_arguments", "secret_fields", "warn_of_call"]
 
 _SOCKET_SCHEMES = {"ws://": "http://", "wss://": "https://"}
 # What ChatOpenAI makes anew for every model.
 _MADE = frozenset({"client", "async_client", "root_client", "root_async_client"})
 _MADE_FOR_PROXY = frozenset({"http_client", "http_async_client"})
+# What a serialised model names in the place of a value; a tenant, a password or a token may stand in any of them.
+_SECRETS = {
+    "chain_secret": "LANGCHAIN_WS_RESPONSES_CHAIN_SECRET",
+    "default_headers": "LANGCHAIN_WS_RESPONSES_DEFAULT_HEADERS",
+    "default_query": "LANGCHAIN_WS_RESPONSES_DEFAULT_QUERY",
+    "openai_organization": "OPENAI_ORG_ID",
+    "openai_proxy": "OPENAI_PROXY",
+}
+# An address is worth seeing, but for a query.
+_SECRET_QUERIES = {
+    "openai_api_base": "OPENAI_API_BASE",
+    "websocket_url": "LANGCHAIN_WS_RESPONSES_WEBSOCKET_URL",
+}
 _KEY_NAMES = ("api_key", "openai_api_key")
 _BASE_NAMES = ("base_url", "openai_api_base")
 
@@ -123,3 +136,16 @@ def warn_of_call(settings: Mapping[str, Any], *, over_socket: bool, chained: boo
         if applies and settings.get(name) and name not in told:
             told.add(name)
             warnings.warn(text, stacklevel=4)
+
+
+def secret_fields(model: Any) -> dict[str, str]:
+    """Names the fields of a model that no `repr`, no serialised form and so no trace may show.
+
+    Args:
+        model: A `ChatOpenAIWebSocket`.
+
+    Returns:
+        The name that stands for each value in a serialised model.
+    """
+    queries = {name: key for name, key in _SECRET_QUERIES.items() if "?" in (getattr(model, name) or "")}
+    return {**_SECRETS, **queries}

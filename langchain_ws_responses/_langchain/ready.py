@@ -12,7 +12,7 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from langchain_core.messages import AIMessage, BaseMessage
@@ -49,8 +49,8 @@ class _Recent:
     """
 
     route: Route
-    settings: dict[str, Any]
-    messages: Sequence[BaseMessage]
+    settings: dict[str, Any] = field(repr=False)
+    messages: Sequence[BaseMessage] = field(repr=False)
     stored: bool
     held: str
     primes: int = 0

@@ -151,7 +151,8 @@ class RecordedConnection:
     id: str
     headers: Mapping[str, str] = field(repr=False)
     opened_at: float
-    path: str = ""
+    # A query may hold a key, and a failing assertion prints the record.
+    path: str = field(default="", repr=False)
     close_code: int | None = None
     frames_received: int = 0
     bytes_received: int = 0
@@ -173,6 +174,6 @@ class RecordedHandshake:
 
     headers: Mapping[str, str] = field(repr=False)
     status: int
-    path: str
+    path: str = field(repr=False)
     at: float
     connection: str | None = None
