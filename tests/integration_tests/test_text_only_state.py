@@ -391,7 +391,7 @@ def test_answer_of_a_task_that_is_not_run_again_is_kept() -> None:
 
         def right(state: Pair) -> dict[str, list[str]]:
             if fails and fails.pop():
-                done.wait(10)
+                done.wait(40)
                 raise RuntimeError("right")
             return {"right": ["right"]}
 
