@@ -46,7 +46,14 @@ class ConnectionOpened(TransportEvent):
 
 @dataclass(frozen=True, kw_only=True)
 class ConnectionClosed(TransportEvent):
-    """A connection is gone. `code` is the WebSocket close code, `lost` how many turns were in flight."""
+    """A connection is gone.
+
+    Attributes:
+        code: The WebSocket close code; None if it ended without one.
+        lost: Turns that were in flight and failed with it.
+        why: `lost`, `failed` (a broken frame), `unresponsive`, `expired` (the server's limit), `rotated`, `idle`,
+            `drained`, `abandoned` or `closed`.
+    """
 
     code: int | None = None
     lost: int = 0
@@ -76,7 +83,7 @@ class TurnSent(TransportEvent):
 
 @dataclass(frozen=True, kw_only=True)
 class TurnEnded(TransportEvent):
-    """A turn reached its terminal event, or failed with `failure` in `phase`."""
+    """A turn reached its terminal event, or failed with `failure` in `phase`, or was abandoned in an earlier one."""
 
     lane: str = ""
     events: int = 0
@@ -116,7 +123,7 @@ class Stats:
         dials: Handshakes tried.
         dial_failures: Handshakes that failed.
         rotations: Connections retired because of their age.
-        lost: Connections that died.
+        lost: Connections that died: with a turn in flight, or without a close frame.
         strays: Frames that belonged to no turn.
         full_reasons: Full sends by reason.
         breakers: State of the circuit breaker by endpoint, where it is not closed.

@@ -9,6 +9,7 @@ import json
 import pickle
 import threading
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -320,6 +321,16 @@ def test_a_proxy_that_cannot_be_used_is_found_early() -> None:
     with pytest.raises(ConfigurationError, match="Write it as http://") as caught:
         ConnectionManager(proxy="ftp://user:canary@proxy")
     assert "canary" not in str(caught.value)
+
+
+def test_no_two_connections_expire_within_a_minute(manager: ConnectionManager) -> None:
+    with ResponsesServer() as server:
+        for each in range(8):
+            assert run(manager, endpoint_of(server, f"sk-{each}")).id
+        moments = sorted(manager.expiries())
+    assert len(moments) == 8
+    assert min(later - earlier for earlier, later in pairwise(moments)) >= 60
+    assert max(moments) <= 3300
 
 
 # -- hooks
