@@ -131,7 +131,8 @@ def crowded(**limits: Any) -> Callable[[Stage], ChatOpenAIWebSocket]:
 
 def overflowing(stage: Stage) -> ChatOpenAIWebSocket:
     long = text(f"{canary('answer')} " * 2000, 400)
-    return stage.model(stage.serve(answer=lambda _request: long), Limits(max_lane_bytes=20_000))
+    # One byte: whoever reads at full speed still has a whole event waiting at some moment.
+    return stage.model(stage.serve(answer=lambda _request: long), Limits(max_lane_bytes=1))
 
 
 def closed(stage: Stage) -> ChatOpenAIWebSocket:
