@@ -76,7 +76,7 @@ class ConnectionManager:
         self.proxy = proxy
         self.allow_insecure = allow_insecure
         self.profiles: dict[str, Profile] = dict(profiles or {})
-        self.closed = False
+        self.closed = self._dropped = False
         if proxy is not None:
             check_proxy(proxy)
         self._reset()
@@ -127,6 +127,7 @@ class ConnectionManager:
         """
         self._check_process()
         if self.closed:
+            runtime().hold_at_exit()
             raise error_from(
                 Failure(FailureKind.MANAGER_CLOSED, message="The ConnectionManager is closed."),
                 replay=Replay.SAFE,
@@ -217,7 +218,7 @@ class ConnectionManager:
             self._pool(endpoint).want()
 
     def _admit(self, ticket: Ticket) -> None:
-        if ticket.done:
+        if ticket.done or self._dropped:
             return
         pool = self._pool(ticket.endpoint)
         self._buffers.add(ticket)
@@ -280,7 +281,7 @@ class ConnectionManager:
 
     def _drop(self) -> None:
         """Aborts every socket without a word: the process is going away, and nobody may be woken for that."""
-        self.closed, self.hooks = True, ()
+        self.closed, self._dropped, self.hooks = True, True, ()
         for ticket in list(self._buffers.live):
             ticket.done = True
             ticket.stop_timers()
@@ -449,6 +450,8 @@ def default_manager() -> ConnectionManager:
     There is one per process; it is made anew once it was closed.
     """
     global _default  # noqa: PLW0603 - one per process is what it is for
+    if _default is not None and _default.closed:
+        runtime().hold_at_exit()
     with _default_lock:
         if _default is None or _default.closed:
             _default = ConnectionManager()

@@ -63,6 +63,7 @@ class Runtime:
         self._at_exit: list[weakref.WeakMethod[Callable[[], None]]] = []
         self._in_child: list[weakref.WeakMethod[Callable[[], None]]] = []
         self._thread_id: int | None = None
+        self._exiting = False
 
     @property
     def alive(self) -> bool:
@@ -88,7 +89,11 @@ class Runtime:
 
     def call(self, callback: Callable[..., Any], *args: Any) -> None:
         """Runs `callback(*args)` on the I/O thread, soon. Safe from any thread, never blocks."""
-        self.loop.call_soon_threadsafe(callback, *args)
+        try:
+            self.loop.call_soon_threadsafe(callback, *args)
+        except RuntimeError:  # it was closed just now
+            self.hold_at_exit()
+            raise
 
     def at_exit(self, callback: Callable[[], None]) -> None:
         """Registers a bound method to call on the I/O thread when the interpreter exits; its owner may die before."""
@@ -136,7 +141,7 @@ class Runtime:
             ended.release()
 
     def stop(self) -> None:
-        """Ends the thread: what the interpreter's exit does. The next `call` starts a new one."""
+        """Ends the thread. The next `call` starts a new one."""
         loop, ended = self._loop, self._ended
         if loop is None or self._pid != os.getpid() or self.inside():
             return
@@ -153,6 +158,16 @@ class Runtime:
         with contextlib.suppress(RuntimeError):  # it has ended by itself
             loop.call_soon_threadsafe(end)
             ended.acquire(timeout=_EXIT_SECONDS)
+
+    def exit(self) -> None:
+        """Ends the thread for good: the interpreter is going away."""
+        self._exiting = True
+        self.stop()
+
+    def hold_at_exit(self) -> None:
+        """Never returns to a daemon thread while the interpreter goes away: what it would raise would be printed."""
+        if self._exiting and threading.current_thread() is not threading.main_thread():
+            threading.Event().wait()
 
     def forget(self) -> None:
         """Drops what a forked child inherited, without touching it: the parent goes on using it."""
@@ -203,6 +218,6 @@ def keep_inherited(thing: object) -> None:
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
 
 
-atexit.register(_RUNTIME.stop)
+atexit.register(_RUNTIME.exit)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_RUNTIME.forget)
