@@ -75,6 +75,8 @@ class Runtime:
         """The loop, started if it does not run yet."""
         loop = self._loop
         if loop is None or self._pid != os.getpid():
+            # A new thread would find managers whose sockets belong to the loop that is just being ended.
+            self.hold_at_exit()
             loop = self._start()
         return loop
 
@@ -166,7 +168,8 @@ class Runtime:
 
     def hold_at_exit(self) -> None:
         """Never returns to a daemon thread while the interpreter goes away: what it would raise would be printed."""
-        if self._exiting and threading.current_thread() is not threading.main_thread():
+        mine = threading.get_ident() in (self._thread_id, threading.main_thread().ident)
+        if self._exiting and not mine:
             threading.Event().wait()
 
     def forget(self) -> None:
