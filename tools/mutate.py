@@ -297,11 +297,17 @@ def _short(code: str) -> str:
 
 
 def report(mutants: list[Mutant]) -> float:
-    """Prints the survivors and the table, and returns the share that was killed in per cent."""
+    """Prints the survivors and the table.
+
+    Mutants whose tests did not end count as killed, and are printed too: on a busy machine that may say little.
+
+    Returns:
+        The share that was killed, in per cent.
+    """
     for mutant in mutants:
-        if mutant.verdict == "survived":
+        if mutant.verdict != "killed":
             where = f"{mutant.module}.py:{mutant.line}"
-            print(f"survived  {where}  {_short(mutant.before)}  ->  {_short(mutant.after)}")
+            print(f"{mutant.verdict:9} {where}  {_short(mutant.before)}  ->  {_short(mutant.after)}")
     print(f"\n{'module':12} {'mutants':>8} {'killed':>8} {'survived':>9} {'share':>7}")
     for name in [*sorted({mutant.module for mutant in mutants}), "all"]:
         mine = [mutant for mutant in mutants if name in (mutant.module, "all")]

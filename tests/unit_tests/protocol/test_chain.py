@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -525,3 +526,35 @@ def test_with_instructions_only_the_leading_system_text_may_change(
         assert result.previous_response_id == f"r{len(turns) - 1}"
     else:
         assert result.mode is SendMode.FULL or result.start <= at
+
+
+def test_links_of_version_1_keep_their_form() -> None:
+    """Links lie in checkpoints for months: another hash would need another version, or every chain begins anew."""
+
+    def hashed(content: bytes, size: int, **how: Any) -> Any:
+        return hashlib.blake2b(content, digest_size=size, **how)
+
+    master = hashed(b"a secret", 32, person=b"chain").digest()
+    own = hashed(b'["https://api.example.com", null, "gpt-5.5"]', 32, key=master, person=b"scope").digest()
+    messages = [hashed(text, 32).digest() for text in (b"one", b"two")]
+    fp = hashed(b"".join(messages), 20, key=own, person=b"fp").hexdigest()
+    system = hashed(b"".join(messages), 12, key=own, person=b"system").hexdigest()
+
+    key = ChainKey(b"a secret", ["https://api.example.com", None, "gpt-5.5"])
+    digests = [digest(b"one"), digest(b"two")]
+    assert (key.fingerprint(digests), key.system(digests), key.system([])) == (fp, system, "0")
+    claim = json.dumps([1, "resp_1", fp, system, True, "gpt-5.5"]).encode()
+    link = key.make_link(
+        response_id="resp_1", fp=fp, system=system, store=True, model="gpt-5.5", node="n", conn="c1"
+    )
+    assert link == {
+        "v": 1,
+        "id": "resp_1",
+        "fp": fp,
+        "sys": system,
+        "model": "gpt-5.5",
+        "store": True,
+        "node": "n",
+        "conn": "c1",
+        "sig": hashed(claim, 20, key=own, person=b"sig").hexdigest(),
+    }

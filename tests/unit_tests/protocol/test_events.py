@@ -426,8 +426,9 @@ def test_the_outermost_statuses_are_statuses(status: int | str) -> None:
 
 
 @pytest.mark.parametrize("name", ["status", "status_code"])
-def test_a_status_may_stand_inside_and_be_no_more_than_hinted_at(name: str) -> None:
+def test_a_status_may_stand_inside_or_outside_and_beats_the_code(name: str) -> None:
     assert failure({"type": "error", "error": {"code": "tokens", name: 408}}).status == 408
+    assert failure({"type": "error", name: 408, "error": {"code": "tokens"}}).status == 408
 
 
 @pytest.mark.parametrize("name", ["Authorization", "cookie", "Proxy-Authorization", "Set-Cookie"])
