@@ -201,7 +201,7 @@ class Conversation:
 
     def _check(self, message: AIMessage, attempt: int) -> None:
         """Every token once, in order, nobody else's; and the model saw exactly this conversation."""
-        said = message.text
+        said: str = message.text
         if message.tool_calls:
             args = message.tool_calls[0]["args"]
             said = f"{args.get('stamp')}{args.get('saw')}"
