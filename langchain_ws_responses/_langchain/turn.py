@@ -78,6 +78,7 @@ class Turn:
         self._began = time.monotonic()
         self._resends = 0
         self._ambiguous_resends = 0
+        self._redials = 0
         self._items = 0
         self._bytes = 0
         self.link: dict[str, Any] | None = None
@@ -310,6 +311,7 @@ class Turn:
             delivered=self._delivered,
             attempts=self._attempts,
             resends=self._ambiguous_resends,
+            redials=self._redials,
             is_delta=self.plan.mode is SendMode.DELTA,
             side_effects=has_side_effects(self.settings.get("tools")),
             on_ambiguous=self.route.on_ambiguous,
@@ -322,6 +324,8 @@ class Turn:
             raise error_from(failure, replay=decision.replay)
         self._resends += failure.phase is not Phase.CONNECT
         self._ambiguous_resends += decision.replay is Replay.AMBIGUOUS
+        self._redials += decision.free
+        self._attempts -= decision.free
         if decision.action is Action.HTTP:
             self.kind = "http"
             self._go_to_http()

@@ -1,7 +1,8 @@
 """What to do when an attempt at a turn failed: one table, for sync and async callers alike.
 
 progress when it failed                     replay      action
-nothing written                             SAFE        again, after a back-off
+nothing written                             SAFE        again, after a back-off; at once and beyond the
+                                                        attempts where an open socket was found dead, once
 refused, provably nothing generated         SAFE        as the code says: full, new lane or connection
 written, no event, socket lost              AMBIGUOUS   one full resend, unless told or unsafe to
 an event seen, nothing handed over          AMBIGUOUS   the same
@@ -79,6 +80,8 @@ class Progress:
         delivered: Events that were handed to the caller.
         attempts: Attempts so far, this one included.
         resends: Full resends after an unknown outcome so far.
+        redials: Attempts so far that did not count, because the socket turned out to be dead before anything was
+            written.
         is_delta: The failed attempt continued a response.
         side_effects: The request has hosted tools that act on the world (MCP, code interpreter, computer,
             shell).
@@ -90,6 +93,7 @@ class Progress:
     delivered: int = 0
     attempts: int = 1
     resends: int = 0
+    redials: int = 0
     is_delta: bool = False
     side_effects: bool = False
     on_ambiguous: str = "resend"
@@ -106,12 +110,14 @@ class Decision:
         replay: Whether sending again can do harm; part of the error that is raised.
         reason: Why the next send is full, for its metadata.
         back_off: Whether to wait before the next attempt.
+        free: Whether the failed attempt does not count.
     """
 
     action: Action
     replay: Replay
     reason: Reason | None = None
     back_off: bool = False
+    free: bool = False
 
 
 def replay_of(failure: Failure, progress: Progress) -> Replay:
@@ -165,6 +171,10 @@ def _decide(failure: Failure, progress: Progress) -> Decision:
     if failure.code == "previous_response_not_found" and progress.is_delta and replay is Replay.SAFE:
         # Not a retry, so never bounded by the attempts: a lost id must change nothing but the bytes.
         return Decision(Action.FULL, replay, Reason.NOT_FOUND)
+    if failure.kind is _KIND.CONNECTION_LOST and failure.phase is Phase.CONNECT and not progress.redials:
+        # As an HTTP client does that finds a kept connection closed: no retry, for nothing was tried. Only once, so
+        # that a server which hangs up on everybody meets the back-off.
+        return Decision(Action.AGAIN, replay, free=True)
     if progress.attempts >= progress.max_attempts:
         return Decision(Action.RAISE, replay)
     if failure.kind is _KIND.SERVER_ERROR:

@@ -9,8 +9,8 @@ import textwrap
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
-# The full numbers take minutes: `FULL_COUNTS=1` before the command.
-FULL = os.environ.get("FULL_COUNTS") == "1"
+# The full numbers take minutes. Read here: the tests' environment is emptied of this project's variables.
+FULL = os.environ.get("LANGCHAIN_WS_RESPONSES_FULL_COUNTS") == "1"
 
 PRELUDE = """
 import asyncio, gc, json, logging, os, sys, threading, warnings

@@ -10,7 +10,8 @@ import pytest
 from langchain_core.messages import HumanMessage, SystemMessage
 from pairs import WAYS, outcome, run, socket_model
 
-from langchain_ws_responses import ConnectionManager, Limits, RetryPolicy, failure_of, response_link
+from langchain_ws_responses import ConnectionManager, Limits, Replay, RetryPolicy, failure_of, response_link
+from langchain_ws_responses._transport.runtime import runtime
 from langchain_ws_responses.errors import ConnectionLost
 from langchain_ws_responses.testing import (
     ResponsesServer,
@@ -80,6 +81,52 @@ def test_lost_response_is_resent_even_where_no_retry_is_allowed(manager: Connect
         history = after_one_turn(model)
         server.forget()
         assert model.invoke(history).text == ANSWER
+
+
+class DyingSockets(ConnectionManager):
+    """The socket dies as a turn comes to it: in the same round of the I/O loop, so that nobody can know."""
+
+    deaths = 0
+
+    def _admit(self, ticket: Any) -> None:
+        if self.deaths:
+            sockets = [connection.socket for pool in self._pools.values() for connection in pool.connections]
+            if not sockets:
+                self._want(ticket.endpoint)
+                runtime().loop.call_later(0.001, self._admit, ticket)
+                return
+            self.deaths -= 1
+            for socket in sockets:
+                socket.transport.abort()
+        super()._admit(ticket)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("store", [True, False])
+def test_turn_that_met_a_dead_idle_socket_is_no_retry(way: str, store: bool) -> None:
+    """Nothing was written: over HTTP the pool would have replaced the connection without a word."""
+    with ResponsesServer("One.", ANSWER) as server, DyingSockets() as manager:
+        model = socket_model(server, manager, max_retries=0, on_ambiguous="raise", store=store)
+        history = after_one_turn(model)
+        manager.deaths = 1
+        answers = run(model, way, history)
+        assert said(answers) == ANSWER
+        assert transport_of(answers)["resends"] == 0
+        assert len(server.requests) == 2
+        assert manager.stats().dials == 2
+
+
+def test_sockets_that_go_on_dying_are_an_error_after_the_second() -> None:
+    with ResponsesServer("One.") as server, DyingSockets() as manager:
+        model = socket_model(server, manager, max_retries=0)
+        history = after_one_turn(model)
+        manager.deaths = 2
+        with pytest.raises(openai.APIConnectionError) as caught:
+            model.invoke(history)
+        error = failure_of(caught.value)
+        assert isinstance(error, ConnectionLost)
+        assert error.replay is Replay.SAFE
+        assert (len(server.requests), manager.stats().dials) == (1, 2)
 
 
 def ignoring(response_id: str, words: str) -> Any:

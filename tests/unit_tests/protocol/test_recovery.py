@@ -36,9 +36,23 @@ def server_error(code: str | None = None, status: int | None = None, phase: Phas
 
 @pytest.mark.parametrize("kind", [K.CONNECTION_LOST, K.FIRST_EVENT_TIMEOUT, K.PROTOCOL_VIOLATION])
 def test_before_anything_is_written_the_same_request_is_sent_again(kind: FailureKind) -> None:
-    assert decide(failed(kind), Progress()) == AGAIN_LATER
-    assert decide(failed(kind), Progress(side_effects=True, on_ambiguous="raise")) == AGAIN_LATER
-    assert decide(failed(kind), Progress(attempts=6)) == RAISE_SAFE
+    assert decide(failed(kind), Progress(redials=1)) == AGAIN_LATER
+    assert decide(failed(kind), Progress(redials=1, side_effects=True, on_ambiguous="raise")) == AGAIN_LATER
+    assert decide(failed(kind), Progress(redials=1, attempts=6)) == RAISE_SAFE
+
+
+@pytest.mark.parametrize("attempts", [1, 6, 7])
+@pytest.mark.parametrize("given", [{}, {"side_effects": True, "on_ambiguous": "raise", "resends": 1}])
+def test_a_socket_that_was_dead_before_the_send_is_replaced_once_however_few_attempts_are_allowed(
+    attempts: int, given: dict[str, Any]
+) -> None:
+    """As HTTP clients replace a kept connection that the server has closed; a second time it is a failed attempt."""
+    progress = Progress(attempts=attempts, **given)
+    assert decide(failed(K.CONNECTION_LOST), progress) == Decision(Action.AGAIN, Replay.SAFE, free=True)
+    for kind in (K.FIRST_EVENT_TIMEOUT, K.DIAL_FAILED, K.LANES_UNSUPPORTED):
+        assert not decide(failed(kind), progress).free
+    for phase in WRITTEN:
+        assert not decide(failed(K.CONNECTION_LOST, phase), progress).free
 
 
 def test_a_server_without_lanes_is_asked_again_at_once() -> None:
@@ -192,7 +206,7 @@ def test_after_a_resend_the_turn_stays_ambiguous_whatever_comes_next() -> None:
     assert decide(failed(K.DIAL_FAILED), after) == RAISE_AMBIGUOUS
     # That alone stops no attempt that can do no harm.
     assert decide(server_error(None, 429), after) == AGAIN_LATER
-    assert decide(failed(K.CONNECTION_LOST), after) == AGAIN_LATER
+    assert decide(failed(K.CONNECTION_LOST), dataclasses.replace(after, redials=1)) == AGAIN_LATER
 
 
 # -- tokens were handed over ---
@@ -321,7 +335,8 @@ def test_the_rules_that_no_case_may_break() -> None:
         assert not decision.back_off or decision.action is Action.AGAIN, case
         assert decision.replay is not Replay.UNSAFE, case
         # Nothing is tried for ever: with the attempts used up only what ends by itself goes on.
-        last = decide(failure, dataclasses.replace(progress, attempts=progress.max_attempts))
+        used_up = dataclasses.replace(progress, attempts=progress.max_attempts, redials=1)
+        last = decide(failure, used_up)
         assert last.action is not Action.AGAIN, case
     assert len(cases) == 17 * 4 * 5 * 64
 
