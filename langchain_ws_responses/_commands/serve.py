@@ -1,0 +1,194 @@
+"""The command `serve`: the local server for other tools and languages."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import itertools
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .._cli import CommandError, Console, UsageError
+
+if TYPE_CHECKING:
+    from ..testing import RecordedRequest, ResponsesServer
+
+__all__ = ["configure", "run"]
+
+_DEFAULT_PORT = 8765
+_PATIENCE = 1.0
+_LOCAL_HOSTS = ("127.0.0.1", "::1", "localhost")
+
+
+def _port(value: str) -> int:
+    if not value.isascii() or not value.isdecimal() or int(value) > 65535:
+        raise argparse.ArgumentTypeError(f"{value!r} is not a port from 0 to 65535")
+    return int(value)
+
+
+def _status(value: str) -> int:
+    if not value.isascii() or not value.isdecimal() or not 200 <= int(value) <= 599:
+        raise argparse.ArgumentTypeError(f"{value!r} is not an HTTP status from 200 to 599")
+    return int(value)
+
+
+def _seconds(value: str) -> float:
+    with contextlib.suppress(ValueError):
+        if 0 <= (seconds := float(value)) < 1e9:
+            return seconds
+    raise argparse.ArgumentTypeError(f"{value!r} is not a number of seconds")
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments."""
+    parser.epilog = (
+        "Prints the base URL and runs until Ctrl-C or SIGTERM. Without --script and --answer it says in a sentence "
+        "what it saw. It speaks WebSocket, HTTP JSON and SSE on one port and needs no key."
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1)")
+    parser.add_argument(
+        "--port", type=_port, default=_DEFAULT_PORT, metavar="N",
+        help=f"port to listen on; 0 takes a free one (default {_DEFAULT_PORT})",
+    )  # fmt: skip
+    parser.add_argument("--quiet", action="store_true", help="do not write a line for each request")
+    answers = parser.add_argument_group("answers")
+    answers.add_argument(
+        "--script", type=Path, metavar="FILE",
+        help='answers in order, as JSON lines or a JSON array, such as {"tool_call": "add", "args": {"a": 1}}',
+    )  # fmt: skip
+    answers.add_argument("--repeat", action="store_true", help="with --script: begin again at its end")
+    answers.add_argument(
+        "--answer", type=Path, metavar="FILE.py", help="a Python file with a function answer(request)"
+    )
+    server = parser.add_argument_group("the server")
+    server.add_argument(
+        "--api-key-env", metavar="NAME", help="ask clients for the key in this environment variable"
+    )
+    server.add_argument(
+        "--no-lanes", action="store_true", help="ignore stream_id, as servers without lanes do"
+    )
+    server.add_argument(
+        "--lifetime", type=_seconds, default=3600.0, metavar="SECONDS",
+        help="how long a connection may last (default 3600)",
+    )  # fmt: skip
+    server.add_argument(
+        "--event-delay", type=_seconds, default=0.0, metavar="SECONDS", help="pause before each event"
+    )
+    server.add_argument(
+        "--refuse-upgrade", type=_status, metavar="STATUS",
+        help="answer every WebSocket handshake with this HTTP status",
+    )  # fmt: skip
+
+
+def _server(args: argparse.Namespace) -> ResponsesServer:
+    """Makes the server that the arguments ask for."""
+    if args.script and args.answer:
+        raise UsageError("--script and --answer exclude each other: choose one.")
+    if args.repeat and not args.script:
+        raise UsageError("--repeat needs --script FILE.")
+    key = None
+    if args.api_key_env is not None:
+        key = os.environ.get(args.api_key_env, "").strip()
+        if not key:
+            raise UsageError(f"the environment variable {args.api_key_env} is not set.")
+    from ..testing import ResponsesServer
+    from .script import load_function, load_script
+
+    script = load_script(args.script) if args.script else []
+    answer: Callable[[Any], Any] | None = _Watched(load_function(args.answer)) if args.answer else None
+    if args.repeat:
+        again, script = itertools.cycle(script), []
+
+        def answer(_request: Any) -> Any:
+            return next(again)
+
+    return ResponsesServer(
+        *script, answer=answer, host=args.host, port=args.port, api_key=key, lanes=not args.no_lanes,
+        lifetime=args.lifetime, event_delay=args.event_delay, refuse_upgrade=args.refuse_upgrade,
+    )  # fmt: skip
+
+
+def run(args: argparse.Namespace, console: Console) -> int:
+    """Serves until it is told to stop."""
+    server = _server(args)
+    try:
+        server.start()
+    except OSError as exc:
+        raise CommandError(
+            f"cannot listen on {args.host}:{args.port}: {exc.strerror or exc}. "
+            "Choose another port with --port, or a free one with --port 0."
+        ) from exc
+    try:
+        _announce(server, args, console)
+        _watch(server, console, quiet=args.quiet)
+    except KeyboardInterrupt:
+        console.note("Stopped.")
+    except SystemExit:
+        # SIGTERM, which the command line turns into this: to stop is what it was asked for.
+        console.note("Stopped.")
+    finally:
+        server.stop()
+    return 0
+
+
+def _announce(server: ResponsesServer, args: argparse.Namespace, console: Console) -> None:
+    if args.json:
+        facts = {"base_url": server.base_url, "websocket_url": server.websocket_url, "pid": os.getpid()}
+        console.write_json(facts)
+    else:
+        console.write(f"base_url       {server.base_url}")
+        console.write(f"websocket_url  {server.websocket_url}")
+    if args.host not in _LOCAL_HOSTS:
+        console.note("Other machines can reach this address: it is a test server, without encryption.")
+    console.note("Ctrl-C stops it.")
+
+
+class _Watched:
+    """An answering function whose failures are kept, so that they can be told."""
+
+    def __init__(self, function: Callable[[Any], Any]) -> None:
+        self._function = function
+        self.failures: list[Exception] = []
+
+    def __call__(self, request: RecordedRequest) -> Any:
+        try:
+            return self._function(request)
+        except Exception as exc:
+            self.failures.append(exc)
+            raise
+
+
+def _watch(server: ResponsesServer, console: Console, *, quiet: bool) -> None:
+    """Writes a line for each request that has ended, until an exception says stop."""
+    waiting: list[RecordedRequest] = []
+    known = told = 0
+
+    def ended() -> list[RecordedRequest]:
+        nonlocal known
+        new = server.requests[known:]
+        waiting.extend(new)
+        known += len(new)
+        return [request for request in waiting if request.status not in ("queued", "in_progress")]
+
+    while True:
+        # The wait ends now and then: not every system lets Ctrl-C through to a thread that waits for ever.
+        with contextlib.suppress(TimeoutError):
+            for request in server.wait_for(ended, _PATIENCE):
+                waiting.remove(request)
+                if not quiet:
+                    console.note(_line(request))
+        answer = server.config.answer
+        failures = answer.failures if isinstance(answer, _Watched) else []
+        for failure in failures[told:]:
+            console.error(f"answer() raised {type(failure).__name__}: {failure}")
+        told = len(failures)
+
+
+def _line(request: RecordedRequest) -> str:
+    mode = "delta" if request.is_delta else "full" if request.generate else "warm-up"
+    mode = "compact" if request.kind == "compact" else mode
+    where = "/".join(part for part in (request.connection, request.stream_id) if part)
+    end = request.status if request.error_code is None else f"{request.status} ({request.error_code})"
+    return f"{request.transport:<9} {where:<12} {mode:<7} {len(request.items):>3} items {request.raw_bytes:>8} B  {end}"
