@@ -89,6 +89,11 @@ def _event(turn: Turn, frame: Frame) -> Any:
         raise turn.violation(exc) from None
 
 
+def _http(turn: Turn, inner: Any) -> Any:
+    """The openai client for a turn over HTTP: without retries where a repeated turn could do harm."""
+    return inner if turn.may_repeat else inner.with_options(max_retries=0)
+
+
 def _after_status_error(turn: Turn, error: openai.APIStatusError) -> bool:
     """Notes a refused HTTP request; whether to try again with the full input."""
     turn.sent_over_http(_size(error.request))
@@ -172,7 +177,7 @@ class _EventStream:
         turn = self._turn
         while True:
             try:
-                stream = self._inner.responses.create(**turn.http_request())
+                stream = _http(turn, self._inner).responses.create(**turn.http_request())
             except openai.APIStatusError as exc:
                 if _after_status_error(turn, exc):
                     continue
@@ -245,7 +250,7 @@ class _AsyncEventStream:
         turn = self._turn
         while True:
             try:
-                stream = await self._inner.responses.create(**turn.http_request())
+                stream = await _http(turn, self._inner).responses.create(**turn.http_request())
             except openai.APIStatusError as exc:
                 if _after_status_error(turn, exc):
                     continue
@@ -323,7 +328,7 @@ class SyncClient:
         return frames[-1] if turn.kind == "websocket" else None
 
     def _over_http(self, turn: Turn) -> _RawResponse:
-        raw_client = self._inner.responses.with_raw_response
+        raw_client = _http(turn, self._inner).responses.with_raw_response
         while True:
             request = turn.http_request()
             call = raw_client.parse if "text_format" in request else raw_client.create
@@ -398,7 +403,7 @@ class AsyncClient:
         return frames[-1] if turn.kind == "websocket" else None
 
     async def _over_http(self, turn: Turn) -> _RawResponse:
-        raw_client = self._inner.responses.with_raw_response
+        raw_client = _http(turn, self._inner).responses.with_raw_response
         while True:
             request = turn.http_request()
             call = raw_client.parse if "text_format" in request else raw_client.create

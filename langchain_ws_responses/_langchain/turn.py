@@ -309,7 +309,7 @@ class Turn:
     def _recover(self, failure: Failure) -> None:
         progress = Progress(
             delivered=self._delivered,
-            attempts=self._attempts,
+            attempts=self._attempts - self._redials,
             resends=self._ambiguous_resends,
             redials=self._redials,
             is_delta=self.plan.mode is SendMode.DELTA,
@@ -325,7 +325,6 @@ class Turn:
         self._resends += failure.phase is not Phase.CONNECT
         self._ambiguous_resends += decision.replay is Replay.AMBIGUOUS
         self._redials += decision.free
-        self._attempts -= decision.free
         if decision.action is Action.HTTP:
             self.kind = "http"
             self._go_to_http()
@@ -391,6 +390,12 @@ class Turn:
             self.route.manager.abandon(self.ticket)
 
     # -- over HTTP ----------------------------------------
+
+    @property
+    def may_repeat(self) -> bool:
+        """Whether the HTTP client may try again by itself: it does so on unknown outcomes too."""
+        free = self.route.on_ambiguous == "resend" and not self._ambiguous_resends
+        return self.route.transport == "http" or (free and not has_side_effects(self.settings.get("tools")))
 
     def sent_over_http(self, size: int) -> None:
         """Notes that a request went out."""
