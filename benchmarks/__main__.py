@@ -48,7 +48,7 @@ def main() -> int:
     five.add_argument(
         "--note", default="", metavar="TEXT", help="about the run, such as what else was running"
     )
-    five.add_argument("--out", default="docs/performance.md", metavar="FILE")
+    five.add_argument("--out", default="docs/explanation/performance.md", metavar="FILE")
     given = parser.parse_args()
     if given.command == "compare":
         return compare(given)

@@ -25,6 +25,7 @@ _INTRO = """# Performance
 
 This page shows one run of the benchmarks that are part of the repository. Run them yourself:
 
+<!-- not run: the benchmarks take from minutes to half an hour -->
 ```bash
 pip install -e ".[bench]"
 python -m benchmarks compare --json run.json --svg charts

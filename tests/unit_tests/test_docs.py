@@ -1,4 +1,4 @@
-"""Every Python block of the README and the docs runs, and prints what its comments say."""
+"""Every block of the README and the docs runs, and prints what the page says."""
 
 from __future__ import annotations
 
@@ -9,43 +9,127 @@ import sys
 from pathlib import Path
 
 import pytest
+from docs_kit import PROJECT, Block, blocks_of, check_command, run_page, seems_like
 
-from langchain_ws_responses.testing import ResponsesServer
-
-PROJECT = Path(__file__).parents[2]
-PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").rglob("*.md"))]
-# A `print` whose output the page shows in a comment behind it.
-SHOWN = re.compile(r"^\s*print\(.*\)\s+# (\w+)$", re.MULTILINE)
-
-
-def blocks() -> list[object]:
-    found = []
-    for page in PAGES:
-        for number, code in enumerate(re.findall(r"^```python\n(.*?)^```", page.read_text(), re.M | re.S)):
-            found.append(pytest.param(code, id=f"{page.name}-{number}"))
-    return found
+PAGES = [
+    *(PROJECT / name for name in ("README.md", "CONTRIBUTING.md", "AGENTS.md", "examples/README.md")),
+    *sorted((PROJECT / "docs").rglob("*.md")),
+    *sorted((PROJECT / "docs").rglob("*.mdx")),
+]
+PAGES = [page for page in PAGES if page.exists()]
+MOST_NOT_RUN = 12
 
 
-@pytest.mark.parametrize("code", blocks())
-def test_python_block_runs(code: str, tmp_path: Path) -> None:
-    with ResponsesServer() as server:
-        environment = {**os.environ, "OPENAI_API_KEY": "sk-test", "OPENAI_BASE_URL": server.base_url}
-        done = subprocess.run(
-            [sys.executable, "-W", "error", "-c", code],
-            capture_output=True,
-            text=True,
-            timeout=50,
-            env=environment,
-            cwd=tmp_path,
-            check=False,
-        )
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-    assert [word for word in SHOWN.findall(code) if word not in done.stdout.split()] == []
+def name_of(page: Path) -> str:
+    return page.relative_to(PROJECT).as_posix()
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def runs(block: Block) -> bool:
+    return block.language not in ("", "text") and not block.not_run
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if any(map(runs, blocks_of(page)))], ids=name_of)
+def test_blocks_run(page: Path, tmp_path: Path) -> None:
+    # The tutorial is for people without a key.
+    assert run_page(page, tmp_path, key="tutorial" not in page.parts) == ""
+
+
+def test_few_blocks_are_not_run_and_each_says_why() -> None:
+    left_out = [
+        f"{name_of(page)}: {block.not_run}" for page in PAGES for block in blocks_of(page) if block.not_run
+    ]
+    assert len(left_out) <= MOST_NOT_RUN, left_out
+    assert [line for line in left_out if "ci:" not in line and len(line.partition(": ")[2]) < 15] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_links_to_files_lead_somewhere(page: Path) -> None:
-    targets = re.findall(r"\]\((?!https?:|#|mailto:)([^)#]+)", page.read_text())
+    targets = re.findall(r"\]\((?!https?:|#|mailto:|/)([^)#]+)", page.read_text(encoding="utf-8"))
     missing = [target for target in targets if not (page.parent / target).exists()]
     assert missing == []
+
+
+def test_site_is_built_without_a_warning(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]
+    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=PROJECT, env=environment, check=False)
+    assert done.stdout + done.stderr == ""
+    assert done.returncode == 0
+
+
+# -- the runner itself --------------------------------------------------------------
+
+
+def page_of(tmp_path: Path, text: str) -> Path:
+    page = tmp_path / "page.md"
+    page.write_text(text, encoding="utf-8")
+    return page
+
+
+def fenced(language: str, code: str) -> str:
+    return f"```{language}\n{code}\n```\n\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (fenced("python", "1 / 0"), "ZeroDivisionError"),
+        (fenced("python", "print('a')  # b"), "not ['b']"),
+        (fenced("python", "import warnings\nwarnings.warn('old')"), "UserWarning"),
+        (fenced("python", "print(1)") + fenced('text title="Output"', "2"), "it printed\n1"),
+        (fenced("bash", "false"), "exit code 1"),
+        (fenced("bash", "true  # exit code 1"), "exit code 0"),
+        (fenced("bash", "pip install langchain-ws-responses[nothing]"), "no extra nothing"),
+        (fenced("json", "{"), "JSONDecodeError"),
+        (fenced("diff", "-import a\n+import"), "SyntaxError"),
+        (fenced("python", "import os\nos._exit(0)"), "ended early"),
+    ],
+)
+def test_a_page_that_is_wrong_is_noticed(text: str, says: str, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    assert says in run_page(page_of(tmp_path, text), tmp_path / "run", key=False)
+
+
+def test_blocks_of_a_page_go_on_from_each_other(tmp_path: Path) -> None:
+    text = (
+        fenced("python", "word = 'said'")
+        + fenced("python", "print(word)")
+        + fenced('text title="Output"', "s…d")
+        + fenced('python title="tool.py"', "import os, sys\nos.mkdir(sys.argv[1])")
+        + fenced("bash", "pip install 'langchain-ws-responses[demo]'\npython tool.py once")
+        + fenced("python", "import os\nos.rmdir('once')")
+        + "<!-- not run: it would never end -->\n"
+        + fenced("bash", "sleep infinity")
+    )
+    (tmp_path / "run").mkdir()
+    assert run_page(page_of(tmp_path, text), tmp_path / "run", key=False) == ""
+
+
+@pytest.mark.parametrize(
+    ("shown", "printed", "same"),
+    [
+        ("a\nb", "a\nb\n", True),
+        ("a\n…\nd", "a\nb\nc\nd\n", True),
+        ("a\n…\nd", "a\nd\n", True),
+        ("a … c", "a 12 ms c", True),
+        ("a.c", "abc", False),
+        ("a", "a\nb", False),
+    ],
+)
+def test_shown_output_is_compared(shown: str, printed: str, same: bool) -> None:
+    assert seems_like(shown, printed) is same
+
+
+def test_a_block_that_nothing_can_check_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="nothing here can check 'rust'"):
+        blocks_of(page_of(tmp_path, fenced("rust", "fn main() {}")))
+    with pytest.raises(ValueError, match="not closed"):
+        blocks_of(page_of(tmp_path, "```python\n"))
+
+
+def test_only_known_packages_are_named() -> None:
+    assert check_command('.venv/bin/pip install -e ".[test]"')
+    assert check_command("pip install 'langchain>=1.0'")
+    assert not check_command("python -m langchain_ws_responses demo")
+    with pytest.raises(ValueError, match="no dependency"):
+        check_command("pip install left-pad")
