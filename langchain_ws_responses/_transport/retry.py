@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
 from typing import TypeVar
 
 import tenacity
@@ -29,10 +30,37 @@ class Failed(Exception):
         self.failure = failure
 
 
-def set_testing(on: bool) -> None:
-    """Switches all waiting between attempts off (or on again), so that tests of failures are quick."""
-    global _testing  # noqa: PLW0603 - a switch of the whole process
-    _testing = on
+class _Restore:
+    """Puts the switch back where it was."""
+
+    def __init__(self, before: bool) -> None:
+        self._before = before
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        set_testing(self._before)
+
+
+def set_testing(on: bool) -> AbstractContextManager[None]:
+    """Switches all waiting between attempts off (or on again), so that tests of failures are quick.
+
+    The number of attempts stays what the policy says, and so does every timeout. It takes effect at once, in the whole
+    process; used in a `with` statement it is undone at the end of the block.
+
+    Args:
+        on: Whether this is a test.
+
+    Example:
+        ```python
+        with set_testing(True):
+            agent.invoke(question)  # as many attempts as ever, but no pause between them
+        ```
+    """
+    global _testing
+    before, _testing = _testing, on
+    return _Restore(before)
 
 
 def back_off(policy: RetryPolicy, attempt: int, asked: float | None = None) -> float:

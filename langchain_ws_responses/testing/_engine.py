@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal, Protocol
 
+from langchain_ws_responses.testing._describe import summary
 from langchain_ws_responses.testing._events import (
     TERMINAL,
     ApiError,
@@ -21,6 +22,7 @@ from langchain_ws_responses.testing._events import (
 )
 from langchain_ws_responses.testing._gate import AdjustableClock, Gate
 from langchain_ws_responses.testing._insert import InsertingSink
+from langchain_ws_responses.testing._plan import Plan, unwrap
 from langchain_ws_responses.testing._records import (
     RecordedConnection,
     RecordedHandshake,
@@ -28,11 +30,8 @@ from langchain_ws_responses.testing._records import (
 )
 from langchain_ws_responses.testing._script import (
     Answer,
-    Drop,
     ErrorAnswer,
     EventsAnswer,
-    Hold,
-    Insert,
     Output,
     RawAnswer,
     as_answer,
@@ -120,17 +119,6 @@ class Turn:
     before: list[Item] = field(default_factory=list)
 
 
-@dataclass
-class _Plan:
-    """An answer with its stalls and its cut pulled out."""
-
-    answer: Answer
-    holds: list[tuple[int, Gate]] = field(default_factory=list)
-    cut: tuple[int, int | None] | None = None
-    error: ErrorAnswer | None = None
-    inserts: list[Insert] = field(default_factory=list)
-
-
 class Engine:
     """The part of the server that knows what a response is.
 
@@ -154,6 +142,8 @@ class Engine:
         self.connections: list[RecordedConnection] = []
         self.handshakes: list[RecordedHandshake] = []
         self.failures: list[BaseException] = []
+        self.unscripted: list[RecordedRequest] = []
+        self.taken = 0
         self.pending_steers: dict[str, list[Any]] = {}
         self.active: list[Turn] = []
 
@@ -234,9 +224,16 @@ class Engine:
             # A script tells a conversation; a warm-up that some gateway answers is no part of it.
             return Output() if self.config.warm_up != "generate" else self._react(request)
         if self.script:
+            self.taken += 1
             return self.script.popleft()
         if self.scripted and self.config.answer is None:
-            raise ApiError(400, "script_exhausted", "The script of this server has no answer left.")
+            self.unscripted.append(request)
+            number = 1 + self.requests.index(request)
+            message = (
+                f"The script of this server has no answer left for request {number} ({summary(request)}). "
+                "Add one with `add`."
+            )
+            raise ApiError(400, "script_exhausted", message)
         return self._react(request)
 
     def _react(self, request: RecordedRequest) -> Answer:
@@ -251,7 +248,7 @@ class Engine:
             raise ApiError(400, "answer_failed", message) from exc
 
     async def _generate(self, turn: Turn) -> Turn | None:
-        plan = _unwrap(self.next_answer(turn.request))
+        plan = unwrap(self.next_answer(turn.request))
         if plan.inserts:
             turn.sink = InsertingSink(turn.sink, plan.inserts)
         if plan.error is not None and plan.error.after_events == 0:
@@ -322,7 +319,7 @@ class Engine:
             "total_tokens": spent + made,
         }
 
-    async def _play(self, turn: Turn, plan: _Plan, events: Iterator[Event]) -> None:
+    async def _play(self, turn: Turn, plan: Plan, events: Iterator[Event]) -> None:
         """Sends events, stalling, failing and cutting where the plan says so."""
         count = 0
         while True:
@@ -353,7 +350,7 @@ class Engine:
             await turn.sink.send(event)
             count += 1
 
-    async def _hold(self, turn: Turn, plan: _Plan, count: int, *, late: bool = False) -> None:
+    async def _hold(self, turn: Turn, plan: Plan, count: int, *, late: bool = False) -> None:
         """Stalls at the gates that stand here; at the terminal event also at those never reached."""
         for after, gate in plan.holds:
             if after > count if late else after == count:
@@ -476,23 +473,3 @@ def _required(item: Mapping[str, Any]) -> dict[str, Any]:
 
 def _as_error_answer(error: ApiError) -> ErrorAnswer:
     return ErrorAnswer(error.code, error.message, error.status, error.type, error.param, error.headers)
-
-
-def _unwrap(answer: Answer) -> _Plan:
-    plan = _Plan(answer)
-    while True:
-        inner = plan.answer
-        if isinstance(inner, Hold):
-            plan.holds.append((inner.after_events, inner.gate))
-            plan.answer = inner.answer
-        elif isinstance(inner, Drop):
-            plan.cut = plan.cut or (inner.after_events, inner.code)
-            plan.answer = inner.answer
-        elif isinstance(inner, Insert):
-            plan.inserts.append(inner)
-            plan.answer = inner.answer
-        elif isinstance(inner, ErrorAnswer):
-            plan.error = plan.error or inner
-            plan.answer = inner.answer or text("This answer breaks off.")
-        else:
-            return plan

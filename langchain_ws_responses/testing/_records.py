@@ -6,23 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from langchain_ws_responses.testing._describe import text_of, transcript
 from langchain_ws_responses.testing._events import Item
 from langchain_ws_responses.testing._state import Node
 
 __all__ = ["RecordedConnection", "RecordedHandshake", "RecordedRequest"]
 
 Transport = Literal["websocket", "http", "sse"]
+Mode = Literal["full", "delta", "warm_up"]
 Kind = Literal["create", "compact", "successor"]
 Status = Literal["queued", "in_progress", "completed", "incomplete", "failed", "error", "dropped"]
-
-
-def text_of(item: Mapping[str, Any]) -> str:
-    """Joins the text of a message item."""
-    content = item.get("content")
-    if isinstance(content, str):
-        return content
-    parts = content if isinstance(content, list) else []
-    return "".join(str(part.get("text", "")) for part in parts if isinstance(part, Mapping))
 
 
 @dataclass(eq=False)
@@ -101,6 +94,19 @@ class RecordedRequest:
     def store(self) -> bool:
         """Whether the response is kept; the service's default is `True`."""
         return self.body.get("store") is not False
+
+    @property
+    def transcript(self) -> list[str]:
+        """What the model saw, a line per item: `"user: …"`, `"call: name(…)"`, `"output: …"`, `"assistant: …"`.
+
+        Reasoning is left out: whether it is there depends on how the turn was sent.
+        """
+        return transcript(self.seen)
+
+    @property
+    def mode(self) -> Mode:
+        """How it was sent: with everything, with what is new, or as a warm-up."""
+        return "warm_up" if self.is_warm_up else "delta" if self.is_delta else "full"
 
     @property
     def is_delta(self) -> bool:

@@ -239,7 +239,13 @@ def reasoning(
 
 
 def json_answer(value: Any) -> Output:
-    """Answers with `value` as JSON text, the form of structured output."""
+    """Answers with `value` as JSON text, the form of structured output.
+
+    Args:
+        value: Data, or a pydantic model.
+    """
+    if callable(dump := getattr(value, "model_dump", None)):
+        value = dump(mode="json")
     return text(json.dumps(value, separators=(",", ":"), ensure_ascii=False))
 
 

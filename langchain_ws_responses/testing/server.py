@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal, TypeVar
 
+from langchain_ws_responses.testing._describe import describe, summary
 from langchain_ws_responses.testing._engine import Config, Engine, EventGate, Lost, Reactive
 from langchain_ws_responses.testing._gate import AdjustableClock, Clock
 from langchain_ws_responses.testing._http import HttpPeer
@@ -34,7 +35,8 @@ class ResponsesServer:
     Use it as a context manager, sync or async; leaving it checks that the script was played to its end.
 
     Args:
-        answers: Scripted answers, one per create that generates. A `str` is a text message.
+        answers: Scripted answers, one per create that generates. A `str` is a text message, and a list of answers
+            is one response.
         answer: Answers what the script does not: a function from the recorded request to an answer.
             Without both, the server says in a sentence what it saw.
         host: Address to listen on.
@@ -63,7 +65,7 @@ class ResponsesServer:
 
     def __init__(
         self,
-        *answers: Answer | str,
+        *answers: Answer | Sequence[Answer] | str,
         answer: Reactive | None = None,
         host: str = "127.0.0.1",
         port: int = 0,
@@ -224,14 +226,38 @@ class ResponsesServer:
             raise AssertionError(f"{type(failure).__name__} was raised in the server: {failure}") from failure
         left = list(self._engine.script)
         if left:
-            raise AssertionError(f"{len(left)} scripted answers were never asked for, first: {left[0]!r}")
+            first = self._engine.taken + 1
+            lines = [f"  answer {number}: {describe(answer)}" for number, answer in enumerate(left, first)]
+            asked = f"{len(left)} scripted answers were never asked for ({self._engine.taken} were):"
+            raise AssertionError("\n".join([asked, *lines]))
+
+    def assert_all_answered(self) -> None:
+        """Checks that no request came after the last scripted answer.
+
+        Raises:
+            AssertionError: There was one; the message says which.
+        """
+        if self._engine.unscripted:
+            lines = [
+                f"  request {1 + self.requests.index(request)}: {summary(request)}"
+                for request in self._engine.unscripted
+            ]
+            asked = f"{len(lines)} requests came for which no answer was scripted:"
+            raise AssertionError("\n".join([asked, *lines]))
 
     # -- things that happen to a server
 
-    def add(self, *answers: Answer | str) -> None:
-        """Appends answers to the script."""
+    def add(self, *answers: Answer | Sequence[Answer] | str) -> None:
+        """Appends answers to the script; a list of them is one response, such as parallel tool calls.
+
+        From here on a request that finds the script at its end is refused, unless the server has an `answer` function.
+        """
         self._engine.scripted = True
         self._engine.script.extend(as_answer(item) for item in answers)
+
+    def clear(self) -> None:
+        """Takes back the answers that nobody has asked for yet."""
+        self._engine.script.clear()
 
     def age(self, *, minutes: float = 0, seconds: float = 0) -> None:
         """Moves the clock; connections past their lifetime are told so and closed, idle or not."""

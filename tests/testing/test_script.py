@@ -5,19 +5,26 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
 from langchain_ws_responses import testing
 from langchain_ws_responses.testing import (
     AdjustableClock,
+    Answer,
     calls,
     custom_tool_call,
+    drop,
     error,
+    events,
     failed,
+    incomplete,
     json_answer,
     reasoning,
+    refusal,
     text,
     tool_call,
 )
+from langchain_ws_responses.testing._describe import describe, transcript
 from langchain_ws_responses.testing._script import as_answer
 from langchain_ws_responses.testing._state import LaneQueue
 
@@ -36,6 +43,55 @@ def test_arguments_may_be_data_or_text() -> None:
     assert tool_call("f", '{"broken').parts[0].arguments == '{"broken'
     assert tool_call("f").parts[0].arguments == "{}"
     assert json_answer({"ä": 1}).parts[0].text == '{"ä":1}'
+
+
+class Weather(BaseModel):
+    city: str
+    warm: bool = True
+
+
+def test_structured_output_may_be_a_pydantic_model_with_its_defaults() -> None:
+    assert json_answer(Weather(city="Oslo")).parts[0].text == '{"city":"Oslo","warm":true}'
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (text("Sunny."), "text('Sunny.')"),
+        (tool_call("f", {"a": 1}), "tool_call('f', '{\"a\":1}')"),
+        (custom_tool_call("sh", "ls"), "custom_tool_call('sh', 'ls')"),
+        (calls(tool_call("f"), tool_call("g")), "calls(tool_call('f', '{}'), tool_call('g', '{}'))"),
+        (reasoning("Hm.", "Yes."), "calls(reasoning('Hm.'), text('Yes.'))"),
+        (refusal("No."), "refusal('No.')"),
+        (failed("overloaded"), "failed('overloaded')"),
+        (incomplete(), "incomplete('max_output_tokens')"),
+        (error(code="odd", status=429), "error(code='odd', status=429)"),
+        (drop(answer="Cut."), "drop(text('Cut.'))"),
+        (events([{"type": "a"}, {"type": "b"}]), "events([2 events])"),
+        (calls(), "an empty response"),
+    ],
+)
+def test_an_answer_is_written_as_the_call_that_makes_it(answer: Answer, words: str) -> None:
+    assert describe(answer) == words
+
+
+def test_long_answers_are_written_without_their_middle() -> None:
+    words = describe(text("a" * 500 + "b" * 500))
+    assert len(words) < 90
+    assert words.startswith("text('aaa")
+    assert words.endswith("bbb')")
+
+
+def test_a_transcript_has_a_line_for_each_item_but_reasoning() -> None:
+    seen = [
+        {"role": "user", "content": "How?"},
+        {"type": "reasoning", "summary": []},
+        {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "So."}]},
+        {"type": "function_call", "name": "f", "arguments": "{}", "call_id": "1"},
+        {"type": "function_call_output", "output": [{"type": "input_text", "text": "done"}], "call_id": "1"},
+        {"type": "compaction", "encrypted_content": "x"},
+    ]
+    assert transcript(seen) == ["user: How?", "assistant: So.", "call: f({})", "output: done", "[compaction]"]
 
 
 def test_answers_are_equal_by_value_and_frozen() -> None:

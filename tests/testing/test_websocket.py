@@ -259,6 +259,19 @@ def test_leftover_answers_fail_the_test() -> None:
         ws.say(input="hi")
 
 
+def test_answers_can_be_taken_back() -> None:
+    with ResponsesServer("a", "b") as server, open_socket(server) as ws:
+        ws.say(input="hi")
+        server.clear()
+        assert ws.refused(input="hi")["code"] == "script_exhausted"
+
+
+def test_a_list_of_answers_is_one_response() -> None:
+    with ResponsesServer() as server, open_socket(server) as ws:
+        server.add([tool_call("a", call_id="1"), tool_call("b", call_id="2")])
+        assert [item["call_id"] for item in ws.say(input="hi")["output"]] == ["1", "2"]
+
+
 def test_leftovers_do_not_hide_another_exception() -> None:
     with pytest.raises(KeyError), ResponsesServer("a"):
         raise KeyError
@@ -267,7 +280,10 @@ def test_leftovers_do_not_hide_another_exception() -> None:
 def test_a_create_beyond_the_script_is_refused() -> None:
     with ResponsesServer("a") as server, open_socket(server) as ws:
         ws.say(input="hi")
+        server.assert_all_answered()
         assert ws.refused(input="hi")["code"] == "script_exhausted"
+        with pytest.raises(AssertionError, match="request 2: websocket, full, ending in 'user: hi'"):
+            server.assert_all_answered()
         server.add("b")
         assert ws.say(input="hi")["status"] == "completed"
 

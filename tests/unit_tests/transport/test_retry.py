@@ -66,6 +66,17 @@ def test_tests_can_switch_waiting_off() -> None:
     assert paced(30.0) == 30.0
 
 
+def test_waiting_comes_back_at_the_end_of_the_block_as_it_was_before() -> None:
+    with set_testing(True):
+        with set_testing(False):
+            assert paced(30.0) == 30.0
+        assert paced(30.0) == 0
+        with set_testing(True):
+            pass
+        assert paced(30.0) == 0
+    assert paced(30.0) == 30.0
+
+
 @pytest.mark.parametrize(
     ("failure", "again"),
     [
