@@ -47,12 +47,14 @@ class Breaker:
         with self._lock:
             self._until, self._pause = None, self._first
 
-    def failed(self, now: float) -> None:
-        """Dialing was given up."""
+    def failed(self, now: float) -> float:
+        """Dialing was given up; returns the pause in seconds."""
         jitter = random.uniform(0.8, 1.2)  # noqa: S311 - jitter is no secret
         with self._lock:
-            self._until = now + self._pause * jitter
+            pause = self._pause * jitter
+            self._until = now + pause
             self._pause = min(_MOST, self._pause * 2)
+        return pause
 
 
 class DialBudget:

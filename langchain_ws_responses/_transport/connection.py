@@ -20,9 +20,10 @@ from .._protocol.connection import Received, ResponsesProtocol
 from .._protocol.events import EventKind
 from .._types import Failure, FailureKind, Phase
 from .hooks import ConnectionClosed as ConnectionClosedEvent
-from .hooks import TurnEnded, TurnSent
+from .hooks import ConnectionRetired
 from .lanes import LaneBook
 from .liveness import Liveness
+from .tell import turn_ended, turn_sent
 from .ticket import Ticket, too_large
 
 if TYPE_CHECKING:
@@ -150,7 +151,7 @@ class Connection:
     def abandon(self, ticket: Ticket) -> None:
         """The caller is gone: the rest of the answer is swallowed, the lane is free after its terminal event."""
         if self._release(ticket):
-            self._emit_ended(ticket, None)
+            turn_ended(self, ticket, None)
             self._wind_up()
 
     def _release(self, ticket: Ticket) -> bool:
@@ -182,20 +183,7 @@ class Connection:
             ticket.batch.append(failure)
         self._deliver(ticket)
         self.pool.manager.ended(ticket)
-        self._emit_ended(ticket, failure)
-
-    def _emit_ended(self, ticket: Ticket, failure: Failure | None) -> None:
-        self.pool.emit(
-            TurnEnded(
-                connection=self.label,
-                endpoint=self.pool.endpoint.label,
-                lane=ticket.lane_name,
-                events=ticket.events,
-                seconds=self._loop.time() - ticket.sent_at if ticket.sent_at else 0.0,
-                failure=failure.kind if failure else None,
-                phase=failure.phase if failure else ticket.phase,
-            )
-        )
+        turn_ended(self, ticket, failure)
 
     # -- the clocks ----------------------------------------
 
@@ -257,17 +245,7 @@ class Connection:
         ticket.sent_at = self._loop.time()
         ticket.seen_at = max(ticket.seen_at, ticket.sent_at)
         self.pool.manager.counters.sent(ticket, size)
-        self.pool.emit(
-            TurnSent(
-                connection=self.label,
-                endpoint=self.pool.endpoint.label,
-                lane=ticket.lane_name,
-                mode=ticket.mode,
-                reason=ticket.reason,
-                bytes=size,
-                reused=ticket.reused,
-            )
-        )
+        turn_sent(self, ticket, size)
 
     # -- reading ----------------------------------------
 
@@ -315,7 +293,8 @@ class Connection:
     def _on_event(self, ticket: Ticket, lane: Lane, received: Received, now: float) -> None:
         frame = received.frame
         assert frame is not None  # noqa: S101 - a lane comes with its frame
-        ticket.seen_at = now
+        gap, ticket.seen_at = now - ticket.seen_at, now
+        ticket.received_bytes += len(frame.raw)
         if received.failure is not None:
             del self._tickets[lane]
             failure = self.lanes.refused(lane, received.failure)
@@ -325,12 +304,15 @@ class Connection:
             return
         ticket.events += 1
         if ticket.events == 1:
+            ticket.first_at = now
             ticket.lane_name = lane.name or ""
             ticket.phase = Phase.CREATED
             if ticket.timer is not None:  # from now on another clock counts
                 ticket.timer.cancel()
             self._watch(ticket)
             self.pool.learn(self)
+        elif gap > ticket.longest_gap:
+            ticket.longest_gap = gap
         if frame.kind is EventKind.OUTPUT:
             ticket.phase = Phase.STREAMING
         if ticket.wants_events or received.ended:
@@ -419,6 +401,7 @@ class Connection:
     def _drop_out(self, why: str) -> None:
         if self.usable:
             self._why = why
+            self.pool.emit(ConnectionRetired, connection=self.label, why=why)
         self.usable = False
         self.pool.unindex(self)
 
@@ -464,15 +447,7 @@ class Connection:
         for ticket in lost:
             self._finish(ticket, self._loss(ticket, code, large=ticket in large))
         self.pool.remove(self, died=bool(lost) or (not expected and code is None), expected=expected)
-        self.pool.emit(
-            ConnectionClosedEvent(
-                connection=self.label,
-                endpoint=self.pool.endpoint.label,
-                code=code,
-                lost=len(lost),
-                why=self._why,
-            )
-        )
+        self.pool.emit(ConnectionClosedEvent, connection=self.label, code=code, lost=len(lost), why=self._why)
 
     def _loss(self, ticket: Ticket, code: int | None, *, large: bool) -> Failure:
         cause = self._cause

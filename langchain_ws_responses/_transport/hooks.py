@@ -1,11 +1,12 @@
 """What a manager tells those who want to look inside.
 
 Hooks run on the I/O thread and must return quickly; what they raise is logged and otherwise ignored. No event holds
-a header, a key or content.
+a header, a key, a response id or content.
 """
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -14,11 +15,15 @@ from .._types import FailureKind, Phase
 __all__ = [
     "ConnectionClosed",
     "ConnectionOpened",
+    "ConnectionRetired",
+    "DialGivenUp",
     "DialRetrying",
     "Hook",
     "Stats",
     "TransportEvent",
     "TurnEnded",
+    "TurnRefused",
+    "TurnRetrying",
     "TurnSent",
 ]
 
@@ -28,10 +33,14 @@ class TransportEvent:
     """Base of all events.
 
     Attributes:
-        connection: The connection's label; empty before there is one.
+        at: When it happened, in seconds since the epoch.
+        manager: The manager's label: random, another one in every process.
+        connection: The connection's label; empty before there is one, and over HTTP.
         endpoint: The endpoint's URL without credentials and query.
     """
 
+    at: float = field(default_factory=time.time)
+    manager: str = ""
     connection: str = ""
     endpoint: str = ""
 
@@ -42,6 +51,13 @@ class ConnectionOpened(TransportEvent):
 
     seconds: float = 0.0
     attempts: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConnectionRetired(TransportEvent):
+    """A connection takes no new turns; those in flight finish. `why` is one of those of `ConnectionClosed`."""
+
+    why: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,25 +87,116 @@ class DialRetrying(TransportEvent):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TurnSent(TransportEvent):
-    """A create was written. `mode` and `reason` are those of the message's `transport` metadata."""
+class DialGivenUp(TransportEvent):
+    """Dialing has failed for now: the circuit breaker is open. With `transport="auto"` turns go over HTTP meanwhile.
 
-    lane: str = ""
-    mode: str = ""
-    reason: str = ""
-    bytes: int = 0
-    reused: bool = False
+    Attributes:
+        attempts: How many dials were tried.
+        kind: What the last one failed with.
+        status: The HTTP status of a refused handshake.
+        pause: Seconds until the breaker lets a trial through; an earlier success closes it.
+    """
+
+    attempts: int = 1
+    kind: FailureKind = FailureKind.DIAL_FAILED
+    status: int | None = None
+    pause: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class TurnEnded(TransportEvent):
-    """A turn reached its terminal event, or failed with `failure` in `phase`, or was abandoned in an earlier one."""
+class _TurnEvent(TransportEvent):
+    """What all events of one attempt at a turn have.
 
+    Attributes:
+        turn: The turn's label: random, the same for all attempts at it.
+        attempt: 1 for the first attempt at the turn.
+    """
+
+    turn: str = ""
+    attempt: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class TurnSent(_TurnEvent):
+    """A request was written. `mode` and `reason` are those of the message's `transport` metadata.
+
+    Attributes:
+        kind: `websocket` or `http`.
+        lane: The lane's name; empty over HTTP, and where the server has no lanes.
+        mode: `full`, `delta` or `warmup`.
+        reason: Why it was sent so: a value of `Reason`.
+        items: Input items that it carried.
+        bytes: Size of the request.
+        reused: Whether the connection had carried a turn before.
+        waited: Seconds from the call to the write: dialing, or waiting for a lane.
+        model: The model that was asked.
+        node: The LangGraph node that asked, or empty.
+    """
+
+    kind: str = "websocket"
+    lane: str = ""
+    mode: str = ""
+    reason: str = ""
+    items: int = 0
+    bytes: int = 0
+    reused: bool = False
+    waited: float = 0.0
+    model: str = ""
+    node: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TurnEnded(_TurnEvent):
+    """An attempt reached its terminal event, or failed with `failure` in `phase`, or was abandoned in an earlier one.
+
+    Attributes:
+        kind: `websocket` or `http`.
+        lane: The lane's name.
+        events: Events that came.
+        bytes: Size of these events; 0 over HTTP, where it is not known.
+        seconds: From the write to the end.
+        first_event: Seconds from the write to the first event; None if there was none.
+        longest_gap: Longest pause between two events, in seconds.
+        failure: What it failed with; None if it did not fail.
+        status: The HTTP status that the failure came with.
+        phase: How far it had come.
+    """
+
+    kind: str = "websocket"
     lane: str = ""
     events: int = 0
+    bytes: int = 0
     seconds: float = 0.0
+    first_event: float | None = None
+    longest_gap: float = 0.0
     failure: FailureKind | None = None
+    status: int | None = None
     phase: Phase = Phase.TERMINAL
+
+
+@dataclass(frozen=True, kw_only=True)
+class TurnRefused(_TurnEvent):
+    """An attempt failed before anything was written."""
+
+    failure: FailureKind = FailureKind.DIAL_FAILED
+    status: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TurnRetrying(_TurnEvent):
+    """An attempt failed and the turn is sent again, unseen by the caller.
+
+    Attributes:
+        action: `again` (the same request), `full` (the full input) or `http`.
+        reason: Why the next attempt is sent in full; empty where it is the same request.
+        failure: What the attempt failed with.
+        wait: Seconds until the next attempt.
+    """
+
+    action: str = ""
+    reason: str = ""
+    failure: FailureKind = FailureKind.CONNECTION_LOST
+    wait: float = 0.0
 
 
 class Hook(Protocol):

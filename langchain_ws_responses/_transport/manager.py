@@ -10,7 +10,9 @@ import os
 import random
 import ssl
 import threading
+import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping
+from functools import partial
 from typing import Any, NoReturn
 
 from .._protocol.limits import Limits, Profile, RetryPolicy
@@ -92,6 +94,7 @@ class ConnectionManager:
         self._closers: set[asyncio.Task[Any]] = set()
         self.counters = Counters()
         self.numbers = itertools.count(1)
+        self.label = f"m{os.urandom(4).hex()}"
         # Not shared with its parent: both would choose the same moments.
         self.random = random.Random()  # noqa: S311 - jitter is no secret
 
@@ -260,15 +263,21 @@ class ConnectionManager:
             if connection.usable and connection.expires_at is not None
         ]
 
-    def emit(self, event: TransportEvent) -> None:
+    def emit(self, cls: type[TransportEvent], /, **fields: Any) -> None:
         """Tells the hooks; what they raise is theirs alone."""
+        if not self.hooks:
+            return
+        event = cls(manager=self.label, **fields)
         for hook in self.hooks:
             try:
                 hook(event)
             except BaseException as exc:  # also `SystemExit`: it would end the I/O thread for everybody
-                logger.error(
-                    "a hook failed on %s: %s", type(event).__name__, type(exc).__name__, exc_info=True
-                )
+                logger.error("a hook failed on %s: %s", cls.__name__, type(exc).__name__, exc_info=True)
+
+    def tell(self, cls: type[TransportEvent], /, **fields: Any) -> None:
+        """Lets the I/O thread tell the hooks something that the caller's side knows. Safe from any thread."""
+        if self.hooks:
+            runtime().call(partial(self.emit, cls, at=time.time(), **fields))
 
     def keep(self, task: asyncio.Task[Any]) -> None:
         """Holds a task until it is done."""

@@ -9,17 +9,18 @@ import asyncio
 import logging
 from collections import deque
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .._protocol.lanes import LocalProtocolError
 from .._types import Failure, FailureKind
 from .breaker import Breaker, DialBudget
 from .connection import Connection
 from .dial import dial
-from .hooks import ConnectionOpened, DialRetrying, TransportEvent
+from .hooks import ConnectionOpened, DialGivenUp, DialRetrying, TransportEvent
 from .lanes import Cost, Offer
 from .retry import Failed, paced, retrying, worth_retrying
 from .rotation import pick_lifetime
+from .tell import turn_refused
 from .ticket import Ticket
 from .watch import Watch
 
@@ -154,6 +155,7 @@ class Pool:
             ticket.stop_timers()
             ticket.mailbox.put([failure], 0)
             self.manager.ended(ticket)
+            turn_refused(self, ticket, failure)
 
     def abandon(self, ticket: Ticket) -> None:
         """The caller is gone."""
@@ -339,7 +341,9 @@ class Pool:
             )
         except Failed as exc:
             self._over()
-            self.breaker.failed(self.manager.now())
+            pause = self.breaker.failed(self.manager.now())
+            kind, status = exc.failure.kind, exc.failure.status
+            self.emit(DialGivenUp, attempts=attempts, kind=kind, status=status, pause=pause)
             self._give_up(exc.failure)
             return
         except Exception as exc:  # a defect here must not leave callers waiting
@@ -395,11 +399,7 @@ class Pool:
         connection = Connection(self, socket, label, self._next_lifetime())
         self.connections.append(connection)
         logger.debug("connection %s is open to %s", label, self.endpoint.label)
-        self.emit(
-            ConnectionOpened(
-                connection=label, endpoint=self.endpoint.label, seconds=seconds, attempts=attempts
-            )
-        )
+        self.emit(ConnectionOpened, connection=label, seconds=seconds, attempts=attempts)
         self.pump()
 
     def _before_sleep(self, failure: Failure, attempt: int, wait: float) -> bool:
@@ -412,15 +412,7 @@ class Pool:
                 self.refuse(ticket, failure)
         if not self.waiting and not self._wanted:
             return False
-        self.emit(
-            DialRetrying(
-                endpoint=self.endpoint.label,
-                attempt=attempt,
-                wait=wait,
-                kind=failure.kind,
-                status=failure.status,
-            )
-        )
+        self.emit(DialRetrying, attempt=attempt, wait=wait, kind=failure.kind, status=failure.status)
         return True
 
     def _give_up(self, failure: Failure) -> None:
@@ -463,9 +455,9 @@ class Pool:
         self.manager.counters.lost += died
         self.pump()
 
-    def emit(self, event: TransportEvent) -> None:
+    def emit(self, cls: type[TransportEvent], /, **fields: Any) -> None:
         """Tells the hooks."""
-        self.manager.emit(event)
+        self.manager.emit(cls, endpoint=self.endpoint.label, **fields)
 
     def drop(self) -> None:
         """Aborts every connection and forgets who waits: the process is going away."""

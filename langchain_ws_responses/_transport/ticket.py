@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .._protocol.lanes import Lane
     from .connection import Connection
     from .dial import Endpoint
+    from .tell import Note
 
 __all__ = ["Ticket", "too_large"]
 
@@ -37,12 +38,16 @@ class Ticket:
         delay: Seconds to wait before it is sent.
         mode: `full`, `delta` or `warmup`, for stats and hooks.
         reason: Why, for stats and hooks.
+        note: What hooks are told beside; None while nobody listens.
         connection: Set when it is sent.
         lane: Set when it is sent.
         lane_name: The lane's name when it was sent, for metadata.
         reused: Whether the connection had carried a turn before.
         phase: How far it has come.
         events: Events seen.
+        received_bytes: Size of these events.
+        first_at: When the first one came.
+        longest_gap: The longest pause between two of them.
         sent_bytes: Size of the frame that was written.
         sent_at: When the frame was handed to the socket.
         seen_at: When its last event came.
@@ -63,12 +68,16 @@ class Ticket:
     delay: float = 0.0
     mode: str = "full"
     reason: str = ""
+    note: Note | None = None
     connection: Connection | None = None
     lane: Lane | None = None
     lane_name: str = ""
     reused: bool = False
     phase: Phase = Phase.CONNECT
     events: int = 0
+    received_bytes: int = 0
+    first_at: float = 0.0
+    longest_gap: float = 0.0
     sent_bytes: int = 0
     sent_at: float = 0.0
     seen_at: float = 0.0
