@@ -20,6 +20,7 @@ from .client import TURN, AsyncClient, SyncClient
 from .compaction import compact_request, window_of
 from .fields import accepted, carried_over, check_arguments, secret_fields, warn_of_call
 from .ready import awarm_up, remember, warm_up
+from .report import observed
 from .route import Route, clocks_for, secret_for
 from .turn import Turn
 
@@ -81,6 +82,7 @@ class ChatOpenAIWebSocket(ChatOpenAI):
     _route: Route | None = PrivateAttr(default=None)
     _route_of: tuple[Any, ...] = PrivateAttr(default=())
     _told: set[str] = PrivateAttr(default_factory=set)
+    _last: dict[str, Any] = PrivateAttr(default_factory=dict)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -242,8 +244,9 @@ class ChatOpenAIWebSocket(ChatOpenAI):
         **kwargs: Any,
     ) -> ChatResult:
         turn = self._turn(messages, stop, kwargs, stream=False)
-        result = super()._generate(messages, stop, run_manager, **{**kwargs, TURN: turn})
-        _stamp(result, turn)
+        with observed(turn, self._last):
+            result = super()._generate(messages, stop, run_manager, **{**kwargs, TURN: turn})
+            _stamp(result, turn)
         return result
 
     async def _agenerate(
@@ -254,8 +257,9 @@ class ChatOpenAIWebSocket(ChatOpenAI):
         **kwargs: Any,
     ) -> ChatResult:
         turn = self._turn(messages, stop, kwargs, stream=False)
-        result = await super()._agenerate(messages, stop, run_manager, **{**kwargs, TURN: turn})
-        _stamp(result, turn)
+        with observed(turn, self._last):
+            result = await super()._agenerate(messages, stop, run_manager, **{**kwargs, TURN: turn})
+            _stamp(result, turn)
         return result
 
     def _stream(
@@ -267,7 +271,7 @@ class ChatOpenAIWebSocket(ChatOpenAI):
     ) -> Iterator[ChatGenerationChunk]:
         turn = self._turn(messages, stop, kwargs, stream=True)
         chunks = super()._stream_responses(messages, stop, None, **{**kwargs, TURN: turn})
-        with closing(chunks):  # type: ignore[type-var]
+        with observed(turn, self._last), closing(chunks):  # type: ignore[type-var]
             for chunk in chunks:
                 _stamp_last(chunk, turn)
                 if run_manager:
@@ -287,12 +291,13 @@ class ChatOpenAIWebSocket(ChatOpenAI):
         own_clocks = turn.kind == "websocket"
         model = self.model_copy(update={"stream_chunk_timeout": None}) if own_clocks else self
         chunks = ChatOpenAI._astream_responses(model, messages, stop, None, **{**kwargs, TURN: turn})
-        async with aclosing(chunks):  # type: ignore[type-var]
-            async for chunk in chunks:
-                _stamp_last(chunk, turn)
-                if run_manager:
-                    await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
-                yield chunk
+        with observed(turn, self._last):
+            async with aclosing(chunks):  # type: ignore[type-var]
+                async for chunk in chunks:
+                    _stamp_last(chunk, turn)
+                    if run_manager:
+                        await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
+                    yield chunk
 
     # -- connection ----------------------------------------
 
@@ -431,6 +436,7 @@ def _same(now: tuple[Any, ...], before: tuple[Any, ...]) -> bool:
 def _stamp(result: ChatResult, turn: Turn) -> None:
     remember(turn)
     for generation in result.generations:
+        turn.answer = generation.message
         generation.message.response_metadata.update(turn.metadata())
 
 
@@ -438,6 +444,7 @@ def _stamp_last(chunk: ChatGenerationChunk, turn: Turn) -> None:
     # On the last chunk only: merging chunks concatenates strings.
     if getattr(chunk.message, "chunk_position", None) == "last":
         remember(turn)
+        turn.answer = chunk.message
         chunk.message.response_metadata.update(turn.metadata())
 
 

@@ -119,6 +119,7 @@ def _finish(turn: Turn, response: Any) -> None:
 
 def _passes(turn: Turn, event: Any) -> bool:
     """Looks at an event of an HTTP stream; False where the server ignored the response to continue."""
+    turn.report.http_event()
     if event.type == "response.created":
         return not turn.was_ignored(_named(event.response))
     if event.type in _ENDED_WELL:

@@ -5,7 +5,6 @@ The same code serves sync and async callers: they differ only in how they wait f
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -22,6 +21,7 @@ from .index import INDEX, with_known_links
 from .links import LINK_KEY, TRANSPORT_KEY
 from .meaning import meaning_of_output
 from .messages import history_of, instructions_of, items_of
+from .report import node_name, report_of
 from .route import Route, clocks_of, has_side_effects
 
 if TYPE_CHECKING:
@@ -79,8 +79,10 @@ class Turn:
         self._resends = 0
         self._ambiguous_resends = 0
         self._redials = 0
-        self._items = 0
+        self.items = 0
         self._bytes = 0
+        self.answer: BaseMessage | None = None
+        self.report = report_of(self)
         self.link: dict[str, Any] | None = None
         self.primed_id: str | None = None
         self.asks = False
@@ -165,7 +167,7 @@ class Turn:
         if self.warm_up:
             request["generate"] = False
         request["input"] = items = self._input()
-        self._items = len(items)
+        self.items = len(items)
         return request
 
     def _input(self) -> list[dict[str, Any]]:
@@ -228,6 +230,7 @@ class Turn:
     def http_request(self) -> dict[str, Any]:
         """The request as keyword arguments of `responses.create` or `responses.parse`."""
         request = self._request()
+        self.report.http_begins()
         if (text_format := self.settings.get("text_format")) is not None:
             request["text_format"] = text_format
         return request
@@ -269,6 +272,7 @@ class Turn:
             delay=delay,
             mode=SendMode.WARMUP.value if self.warm_up else self.plan.mode.value,
             reason=Reason.WARM_UP.value if self.warm_up else self.plan.reason.value,
+            note=self.report.note(self.items),
         )
         manager.submit(self.ticket)
 
@@ -326,6 +330,7 @@ class Turn:
         self._ambiguous_resends += decision.replay is Replay.AMBIGUOUS
         self._redials += decision.free
         if decision.action is Action.HTTP:
+            self.report.retrying(failure, decision)
             self.kind = "http"
             self._go_to_http()
             return
@@ -337,8 +342,9 @@ class Turn:
         if delay is None:
             self.done = True
             raise error_from(failure, replay=decision.replay)
-        if failure.phase is not Phase.CONNECT:
-            self._count_resend()
+        if failure.phase is not Phase.CONNECT and self.route.manager is not None:
+            self.route.manager.counters.resends += 1
+        self.report.retrying(failure, decision, delay)
         self._submit(delay)
 
     def _pause(self, failure: Failure) -> float | None:
@@ -354,10 +360,6 @@ class Turn:
         """A response that only a socket's memory held cannot be continued over HTTP."""
         if self.plan.mode is SendMode.DELTA and not self.plan.stored:
             self.plan = self._full_plan(Reason.NOT_ALIVE)
-
-    def _count_resend(self) -> None:
-        if self.route.manager is not None:
-            self.route.manager.counters.resends += 1
 
     def _finish_frame(self, frame: Frame) -> None:
         self.done = True
@@ -401,6 +403,7 @@ class Turn:
         """Notes that a request went out."""
         self._bytes = size
         self._attempts += 1
+        self.report.http_sent(size)
         if self.route.manager is not None:
             self.route.manager.counters.http += 1
             self.route.manager.counters.count(self.plan.mode.value, self.plan.reason.value)
@@ -409,8 +412,7 @@ class Turn:
         """After an HTTP error: whether to send the full input now."""
         if code != "previous_response_not_found" or self.plan.mode is not SendMode.DELTA:
             return False
-        self.plan = self._full_plan(Reason.NOT_FOUND)
-        self._resends += 1
+        self._full_over_http(Reason.NOT_FOUND, FailureKind.SERVER_ERROR)
         return True
 
     def was_ignored(self, named: Any) -> bool:
@@ -422,9 +424,13 @@ class Turn:
         if self.plan.mode is not SendMode.DELTA or named is not None:
             return False
         self.route.ignored += 1
-        self.plan = self._full_plan(Reason.IGNORED)
-        self._resends += 1
+        self._full_over_http(Reason.IGNORED, FailureKind.PARENT_IGNORED)
         return True
+
+    def _full_over_http(self, reason: Reason, kind: FailureKind) -> None:
+        self.report.http_refused(reason, kind)
+        self.plan = self._full_plan(reason)
+        self._resends += 1
 
     # -- the answer ----------------------------------------
 
@@ -450,7 +456,7 @@ class Turn:
             system="" if self.plan.instructions else key.system(history.digests[: history.head]),
             store=self.store is not False and stored,
             model=self.model,
-            node=_node(),
+            node=node_name(),
             conn=connection.label if connection is not None else "",
         )
         if not self.warm_up:
@@ -465,21 +471,25 @@ class Turn:
             self.route.prime(len(self.messages), link, self.settings.get("tools"))
             self.primed_id = response_id
 
-    def metadata(self) -> dict[str, Any]:
-        """What the answer's `response_metadata` gets."""
+    def transport(self) -> dict[str, Any]:
+        """How it was sent, as far as it has come."""
         ticket = self.ticket if self.kind == "websocket" else None
         connection = ticket.connection if ticket is not None else None
-        transport = {
+        return {
             "kind": self.kind,
             "mode": self.plan.mode.value,
             "reason": self.plan.reason.value,
-            "items": self._items,
+            "items": self.items,
             "bytes": self._bytes,
             "connection": connection.label if connection is not None else "",
             "lane": ticket.lane_name if ticket is not None else "",
             "reused": ticket.reused if ticket is not None else False,
             "resends": self._resends,
         }
+
+    def metadata(self) -> dict[str, Any]:
+        """What the answer's `response_metadata` gets."""
+        transport = self.transport()
         if self.link is None:
             return {TRANSPORT_KEY: transport}
         return {TRANSPORT_KEY: transport, LINK_KEY: self.link}
@@ -487,14 +497,3 @@ class Turn:
 
 def _kind_of(item: Any) -> Any:
     return item.get("type") if isinstance(item, Mapping) else getattr(item, "type", None)
-
-
-def _node() -> str:
-    """The LangGraph node that the model is called from: a label, never a precondition."""
-    if "langgraph" not in sys.modules:
-        return ""
-    from langchain_core.runnables.config import var_child_runnable_config
-
-    config = var_child_runnable_config.get()
-    node = (config or {}).get("metadata", {}).get("langgraph_node", "")
-    return node if isinstance(node, str) else ""

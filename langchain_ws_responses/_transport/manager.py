@@ -277,7 +277,7 @@ class ConnectionManager:
     def tell(self, cls: type[TransportEvent], /, **fields: Any) -> None:
         """Lets the I/O thread tell the hooks something that the caller's side knows. Safe from any thread."""
         if self.hooks:
-            runtime().call(partial(self.emit, cls, at=time.time(), **fields))
+            runtime().call(partial(self.emit, cls, **{"at": time.time(), **fields}))
 
     def keep(self, task: asyncio.Task[Any]) -> None:
         """Holds a task until it is done."""
