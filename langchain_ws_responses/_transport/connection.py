@@ -194,7 +194,7 @@ class Connection:
         if seconds is None:
             return
         now = self._loop.time()
-        left = max(ticket.seen_at, self._foreign_at) + seconds - now
+        left = ticket.left(seconds, now, self._foreign_at)
         if left <= 0 and not ticket.sent_at and self._still_writing(ticket):
             left = seconds
         if left > 0:

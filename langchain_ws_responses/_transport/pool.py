@@ -21,7 +21,7 @@ from .lanes import Cost, Offer
 from .retry import Failed, paced, retrying, worth_retrying
 from .rotation import pick_lifetime
 from .tell import turn_refused
-from .ticket import Ticket
+from .ticket import CATCH_UP_SECONDS, Ticket, is_late
 from .watch import Watch
 
 if TYPE_CHECKING:
@@ -139,7 +139,11 @@ class Pool:
         self._dial_if_needed()
 
     def _lease_expired(self, ticket: Ticket) -> None:
+        due, loop = ticket.lease_timer, asyncio.get_running_loop()
         ticket.lease_timer = None
+        if due is not None and is_late(due.when() - loop.time()):
+            ticket.lease_timer = loop.call_later(CATCH_UP_SECONDS, self._lease_expired, ticket)
+            return
         if ticket in self.waiting:
             self.waiting.remove(ticket)
             message = f"No lane became free within {self.manager.limits.lease_timeout:g} s."

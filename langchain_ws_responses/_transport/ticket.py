@@ -17,7 +17,12 @@ if TYPE_CHECKING:
     from .dial import Endpoint
     from .tell import Note
 
-__all__ = ["Ticket", "too_large"]
+__all__ = ["CATCH_UP_SECONDS", "Ticket", "is_late", "too_large"]
+
+# A process that stood still (stopped, or starved by a hog) finds what came meanwhile in its buffers, and its clocks
+# expired: it reads before it judges.
+CATCH_UP_SECONDS = 1.0
+_LATE_SECONDS = 0.1
 
 
 @dataclass(eq=False, repr=False)
@@ -96,12 +101,34 @@ class Ticket:
     def __repr__(self) -> str:  # debug logs of asyncio show arguments, and the body is content
         return f"<Ticket {self.phase} on {self.endpoint.label}>"
 
+    def left(self, seconds: float, now: float, foreign_at: float) -> float:
+        """Seconds that its clock still has.
+
+        Args:
+            seconds: What the clock allows.
+            now: When it is asked: when it should have run down, unless this process stood still.
+            foreign_at: When the connection last got a frame that is no turn's.
+        """
+        left = max(self.seen_at, foreign_at) + seconds - now
+        if is_late(left):
+            self.seen_at, left = now + CATCH_UP_SECONDS - seconds, CATCH_UP_SECONDS
+        return left
+
     def stop_timers(self) -> None:
         """Ends its clocks."""
         for handle in (self.timer, self.lease_timer):
             if handle is not None:
                 handle.cancel()
         self.timer = self.lease_timer = None
+
+
+def is_late(left: float) -> bool:
+    """Whether a clock is looked at so late that this process must have stood still.
+
+    Args:
+        left: Seconds that the clock still has.
+    """
+    return left < -_LATE_SECONDS
 
 
 def too_large(tickets: Sequence[Ticket], *, refused: bool) -> list[Ticket]:

@@ -11,6 +11,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +21,7 @@ import pytest
 from faults.report import note
 from faults.world import EVENTS, eventually
 from langchain_core.messages import HumanMessage
+from transport_kit import on_io
 
 from langchain_ws_responses import (
     ChatOpenAIWebSocket,
@@ -237,6 +240,60 @@ def test_a_frozen_server(frozen_server: tuple[int, str], patience: str, world: W
         assert resends == (0 if patience == "outlasts it" else 1)
         assert manager.stats().dials == 1 + resends
     note(f"SIGSTOP, the client {patience}", "sent", "invoke", "R" if resends else "A")
+
+
+# -- a hog in the process, or the process itself stopped
+
+
+@pytest.mark.parametrize("phase", ["sent", "text"])
+def test_the_io_thread_is_starved_beyond_every_clock(world: World, phase: str, way: str) -> None:
+    """What came meanwhile is read before the clocks are believed: as after SIGSTOP, or beside code with the GIL."""
+    clocks = {
+        "first_event_timeout": 0.4,
+        "between_events_timeout": 0.4,
+        "ping_interval": 0.2,
+        "ping_timeout": 0.2,
+    }
+    cell = world.cell(way=way, limits=clocks, on_ambiguous="raise")
+    cell.begin()
+    turn, gate = cell.run_to(phase)
+
+    def starve() -> None:
+        until = time.monotonic() + 0.7
+        gate.open()
+        while time.monotonic() < until or cell.requests[-1].status != "completed":
+            pass
+
+    on_io(starve)
+    answer = cell.check_answer(turn, resends=0)
+    cell.check_sibling(survives=True)
+    cell.check_next(answer)
+    cell.check_dials(1)
+    note("CPU hog, I/O thread starved", phase, way, "A")
+
+
+def test_hogs_in_other_threads(world: World, way: str) -> None:
+    over = threading.Event()
+
+    def hog() -> None:
+        while not over.is_set():
+            sum(range(2000))
+
+    hogs = [threading.Thread(target=hog, daemon=True) for _ in range(2)]
+    cell = world.cell(way=way, limits={"ping_interval": 0.5, "ping_timeout": 0.5})
+    cell.begin()
+    for one in hogs:
+        one.start()
+    try:
+        answer = cell.check_answer(cell.start(), resends=0)
+        cell.check_sibling(survives=True)
+        cell.check_next(answer)
+        cell.check_dials(1)
+    finally:
+        over.set()
+        for one in hogs:
+            one.join()
+    note("CPU hogs in other threads", "sent", way, "A")
 
 
 def test_frozen_for_good_once_tokens_are_out(world: World) -> None:

@@ -24,7 +24,7 @@ from transport_kit import (
 )
 
 from langchain_ws_responses._protocol.limits import Limits, Profile
-from langchain_ws_responses._transport import liveness
+from langchain_ws_responses._transport import liveness, ticket
 from langchain_ws_responses._transport.connection import Connection
 from langchain_ws_responses._transport.hooks import ConnectionClosed, ConnectionOpened, TurnEnded, TurnSent
 from langchain_ws_responses._transport.manager import ConnectionManager
@@ -266,6 +266,25 @@ def test_the_next_event_must_come_in_time(manager: ConnectionManager) -> None:
     assert outcome.failure is not None
     assert outcome.kind is FailureKind.BETWEEN_EVENTS_TIMEOUT
     assert outcome.failure.events_seen == 3
+
+
+def test_a_process_that_stood_still_still_ends_a_turn_without_an_answer(
+    manager: ConnectionManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ticket, "CATCH_UP_SECONDS", 0.05)
+    go = threading.Event()
+    with ResponsesServer(hold(go, "late")) as server:
+        turn = Turn(manager, endpoint_of(server), first_event_timeout=0.2).send()
+        server.wait_for(lambda: len(server.requests) == 1)
+
+        def stand_still() -> None:
+            until = time.monotonic() + 0.5
+            while time.monotonic() < until:
+                pass
+
+        on_io(stand_still)
+        assert turn.end().kind is FailureKind.FIRST_EVENT_TIMEOUT
+        go.set()
 
 
 def test_frames_that_belong_to_no_turn_count_as_life(manager: ConnectionManager) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -240,6 +241,29 @@ def test_a_turn_waits_for_a_lane_as_long_as_its_lease(make_manager: Make) -> Non
         assert len(server.requests) == 1
 
 
+def test_a_process_that_stood_still_looks_for_a_free_lane_before_it_ends_the_lease(
+    make_manager: Make,
+) -> None:
+    limits = Limits(max_connections=1, max_in_flight=1, lease_timeout=0.5)
+    manager = make_manager(profiles=WITH_LANES, limits=limits)
+    with gated() as (server, go):
+        first = Turn(manager, endpoint_of(server)).send()
+        sent(server, 1)
+        second = Turn(manager, endpoint_of(server)).send()
+        on_io(lambda: None)
+        assert manager.stats().waiting == 1
+
+        def stand_still() -> None:
+            until = time.monotonic() + 0.8
+            go.set()
+            while time.monotonic() < until or server.requests[0].status != "completed":
+                pass
+
+        on_io(stand_still)
+        assert first.end().id
+        assert second.end().id
+
+
 def test_in_an_outage_the_lease_ends_with_what_is_wrong(make_manager: Make) -> None:
     policy = RetryPolicy(max_attempts=9, initial_delay=60, max_delay=60, max_elapsed=None)
     manager = make_manager(limits=Limits(lease_timeout=0.2), retry=policy)
@@ -358,10 +382,10 @@ def test_a_lane_waits_until_the_fork_of_its_response_has_begun(make_manager: Mak
             assert lane is not None
             assert lane is not source
             connection.send(forked.ticket, lane)
+            assert source.forks, "not begun yet"
 
         forked = Turn(manager, endpoint_of(server), "fork", parent=parent, store=False)
         on_io(fork)
-        assert source.forks, "not begun yet"
         on = Turn(manager, endpoint_of(server), "on", parent=parent, store=False).send()
         sent(server, 3)
         go.set()
