@@ -16,7 +16,17 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from .._types import Failure, FailureKind, Phase
-from .events import EventKind, Frame, FrameError, decode, failure_from
+from .events import (
+    EventKind,
+    Frame,
+    FrameError,
+    created_id,
+    decode,
+    failure_from,
+    is_output,
+    lane_last,
+    names_no_lane,
+)
 from .lanes import Lane, LaneInput, LaneState, LocalProtocolError
 from .limits import Profile
 
@@ -27,7 +37,7 @@ _MEMORY_ONLY_HEAD = b'{"type":"response.create"'
 _NO_LANES_CODES = frozenset({"concurrent_turn_not_supported", "invalid_stream_id", "unknown_stream_id"})
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Received:
     """What one frame means.
 
@@ -85,6 +95,7 @@ class ResponsesProtocol:
         self._label = label
         self._loads = loads
         self._make_name = make_name
+        self._busy: dict[Lane, None] = {}
         self._holders: dict[str, Lane] = {}
         self._steers: dict[Lane, int] = {}
 
@@ -93,13 +104,13 @@ class ResponsesProtocol:
     @property
     def in_flight(self) -> int:
         """Turns that wait for their terminal event, abandoned ones included: the server counts them too."""
-        return sum(1 for lane in self.lanes.values() if not lane.idle)
+        return len(self._busy)
 
     @property
     def room(self) -> int:
         """How many more turns may be sent now."""
         most = self._max_in_flight if self.has_lanes else 1
-        return max(0, most - self.in_flight)
+        return max(0, most - len(self._busy))
 
     def holder(self, response_id: str) -> Lane | None:
         """Returns the lane whose memory holds a response, or None."""
@@ -117,7 +128,7 @@ class ResponsesProtocol:
 
     def in_flight_lanes(self) -> list[Lane]:
         """Returns the lanes that wait for a terminal event."""
-        return [lane for lane in self.lanes.values() if not lane.idle]
+        return list(self._busy)
 
     def spare_lane(self) -> Lane | None:
         """Returns a lane for a turn that continues nothing here.
@@ -147,7 +158,13 @@ class ResponsesProtocol:
     # -- sending -------------------------------------------------------------------------------------------
 
     def send_create(
-        self, lane: Lane, body: bytes, *, parent: str | None = None, stored: bool = True
+        self,
+        lane: Lane,
+        body: bytes,
+        *,
+        parent: str | None = None,
+        stored: bool = True,
+        quiet: bool = False,
     ) -> bytes:
         """Begins a turn.
 
@@ -157,6 +174,7 @@ class ResponsesProtocol:
             parent: The `previous_response_id` in it.
             stored: Whether the parent can be loaded from storage; if not, it must be in this connection's
                 memory.
+            quiet: Whether nobody looks at the turn's events before the terminal one.
 
         Returns:
             The text to write.
@@ -170,15 +188,26 @@ class ResponsesProtocol:
         if source is None and parent is not None and not stored:
             raise LocalProtocolError("the response to continue is not in this connection's memory")
         lane.advance(LaneInput.SEND)
+        self._busy[lane] = None
         if source is not None and source is not lane and not stored:
             source.forks.add(id(lane))
         if source is not lane:
             self._forget(lane)
-        lane.parent, lane.response_id, lane.events, lane.output = parent, None, 0, False
+        lane.parent, lane.response_id = parent, None
+        lane.events, lane.output, lane.quiet = 0, False, quiet
         head = _MEMORY_ONLY_HEAD
         if lane.name is not None:
             head += b',"stream_id":"' + lane.name.encode("ascii") + b'"'
         return head + b"," + body[1:]
+
+    def take_back(self, lane: Lane) -> None:
+        """Frees a lane whose create was never written."""
+        source = self._holders.get(lane.parent) if lane.parent is not None else None
+        if source is not None:
+            source.forks.discard(id(lane))
+        lane.advance(LaneInput.TERMINAL)
+        self._busy.pop(lane, None)
+        lane.parent = None
 
     def may_advance(self, lane: Lane) -> bool:
         """Whether a same-lane continuation may be sent: every fork of its response has been begun."""
@@ -209,6 +238,27 @@ class ResponsesProtocol:
             lane.advance(LaneInput.ABANDON)
 
     # -- receiving -----------------------------------------------------------------------------------------
+
+    def skim(self, raw: bytes) -> Lane | None:
+        """Takes a frame that nobody needs: more output of a turn whose caller waits for its end only.
+
+        Returns:
+            The lane, whose event was counted; None for every frame that has to be received.
+        """
+        if not is_output(raw):
+            return None
+        name = lane_last(raw)
+        if name is not None:
+            lane = self.lanes.get(name.decode("utf-8", "replace"))
+        elif self.has_lanes is False and len(self._busy) == 1 and names_no_lane(raw):
+            [lane] = self._busy
+        else:
+            return None
+        # The first output is received: it shows how far the turn has come.
+        if lane is None or not lane.quiet or not lane.output or lane.idle:
+            return None
+        lane.events += 1
+        return lane
 
     def receive(self, raw: bytes | str, *, now: float = 0.0) -> Received:
         """Takes one frame from the socket.
@@ -273,12 +323,12 @@ class ResponsesProtocol:
         deliver = lane.state is not LaneState.DRAINING
         kind = frame.kind
         if kind is EventKind.CREATED:
-            response = frame.response
             # A later one on the same turn is the successor of a steered response.
-            first, lane.response_id = lane.response_id is None, _id(response)
-            if first and lane.parent is not None and response.get("previous_response_id", "") is None:
+            first = lane.response_id is None
+            lane.response_id, named = created_id(frame, parent=first and lane.parent is not None)
+            if not named:
                 return self._parent_ignored(frame, lane)
-        elif kind is not EventKind.FOREIGN:
+        elif kind is not EventKind.FOREIGN and not lane.output:
             self._begun(lane)
         lane.output = lane.output or kind is EventKind.OUTPUT
         if not kind.is_terminal or self._steered(frame, lane):
@@ -350,6 +400,7 @@ class ResponsesProtocol:
 
     def _end(self, lane: Lane, now: float) -> None:
         lane.advance(LaneInput.TERMINAL)
+        self._busy.pop(lane, None)
         self._begun(lane)
         # A continuation, failed or not, evicts its parent; a fork leaves it on the parent's own lane.
         self._forget(lane)

@@ -17,7 +17,18 @@ from typing import Any
 
 from .._types import Failure, FailureKind, Phase
 
-__all__ = ["EventKind", "Frame", "FrameError", "decode", "failure_from"]
+__all__ = [
+    "PARSED_AT_ONCE",
+    "EventKind",
+    "Frame",
+    "FrameError",
+    "created_id",
+    "decode",
+    "failure_from",
+    "is_output",
+    "lane_last",
+    "names_no_lane",
+]
 
 
 class FrameError(ValueError):
@@ -39,13 +50,15 @@ class EventKind(Enum):
     FOREIGN = "foreign"
     """A frame outside the `response.` family, such as `codex.rate_limits`: passed by."""
 
-    @property
-    def is_terminal(self) -> bool:
-        """Whether this ends a turn."""
-        return self in _TERMINAL
+    is_terminal: bool
+    """Whether this ends a turn."""
 
 
 _TERMINAL = frozenset({EventKind.COMPLETED, EventKind.FAILED, EventKind.INCOMPLETE, EventKind.ERROR})
+for _kind in EventKind:
+    _kind.is_terminal = (
+        _kind in _TERMINAL
+    )  # noted once: an enum's hash is a call, and it is asked at each event
 
 _KINDS = {
     kind.value: kind
@@ -59,6 +72,18 @@ _KINDS = {
     )
 }
 
+# How servers write an event: compact, `type` first, the lane last.
+_PLAIN_HEAD = b'{"type":"'
+_LANE_KEY = b'"stream_id"'
+_LANE_LAST = b',"stream_id":"'
+# Longer names are not in sight of the end; they are found like those that stand elsewhere.
+_LONGEST_TAIL = 300
+# `response.created` as servers write it; each opening quote follows `{` or `,`, so it opens a key.
+_RESPONSE_ID = b',"response":{"id":"'
+_PARENT_KEY = b"previous_response_id"
+_PARENT_NAMED = b',"previous_response_id":"'
+# Up to here a frame is parsed as fast as it is searched.
+PARSED_AT_ONCE = 2048
 # A quote inside a JSON string is escaped, so these patterns cannot match inside text.
 _HEAD = re.compile(rb'\s*\{\s*"type"\s*:\s*"([^"\\]*)"')
 # A key may end in an escaped quote and this very word: only a quote that is not escaped opens a key.
@@ -74,6 +99,21 @@ def _kind_of(event_type: str) -> EventKind:
     if event_type.startswith("response.steer"):
         return EventKind.STEER
     return EventKind.OUTPUT if event_type.startswith("response.") else EventKind.FOREIGN
+
+
+# What the names of types mean, by their bytes. Servers choose the names: neither many nor long ones are kept.
+_types: dict[bytes, tuple[str, EventKind]] = {}
+_MOST_TYPES, _LONGEST_TYPE = 512, 100
+
+
+def _type_of(name: bytes) -> tuple[str, EventKind]:
+    known = _types.get(name)
+    if known is None:
+        text = name.decode("utf-8", "replace")
+        known = text, _kind_of(text)
+        if len(_types) < _MOST_TYPES and len(name) <= _LONGEST_TYPE:
+            _types[name] = known
+    return known
 
 
 class Frame:
@@ -95,8 +135,9 @@ class Frame:
         raw: bytes,
         loads: Callable[[bytes], Any],
         data: dict[str, Any] | None = None,
+        kind: EventKind | None = None,
     ) -> None:
-        self.kind = _kind_of(event_type)
+        self.kind = kind or _kind_of(event_type)
         self.type = event_type
         self.stream_id = stream_id
         self.raw = raw
@@ -138,6 +179,34 @@ def _parse(raw: bytes, loads: Callable[[bytes], Any]) -> dict[str, Any]:
     return data
 
 
+def lane_last(raw: bytes) -> bytes | None:
+    """Reads the `stream_id` of a frame that ends in it.
+
+    Where the last key of an object says what its last brace closes, no other part of the frame matters: the
+    brace is the event's own, and of two equal keys the last one counts.
+    """
+    if raw[-2:] != b'"}':
+        return None
+    at = raw.rfind(_LANE_LAST, -_LONGEST_TAIL)
+    if at < 0:
+        return None
+    name = raw[at + len(_LANE_LAST) : -2]
+    return None if b'"' in name or b"\\" in name else name
+
+
+def _head_of(raw: bytes) -> tuple[bytes, int] | None:
+    """The `type` of a frame that begins with it, and where it ends."""
+    if raw[-1:] != b"}" and not raw.rstrip().endswith(b"}"):
+        return None
+    if raw.startswith(_PLAIN_HEAD):
+        end = raw.find(b'"', len(_PLAIN_HEAD))
+        name = raw[len(_PLAIN_HEAD) : end]
+        if end > 0 and b"\\" not in name:
+            return name, end + 1
+    head = _HEAD.match(raw)
+    return None if head is None else (head[1], head.end())
+
+
 def _lane_named(raw: bytes, start: int) -> tuple[str | None, bool]:
     """Reads the `stream_id` of a frame without parsing it.
 
@@ -145,6 +214,11 @@ def _lane_named(raw: bytes, start: int) -> tuple[str | None, bool]:
         The name or None, and whether that is certain. A nested `stream_id` (in metadata, in a tool's schema)
         names no lane; braces in text only make a certain case look uncertain.
     """
+    last = lane_last(raw)
+    if last is not None:
+        return last.decode("utf-8", "replace"), True
+    if raw.find(_LANE_KEY, start) < 0:
+        return None, True
     first = _STREAM_ID.search(raw, start)
     if first is None:
         return None, True
@@ -153,6 +227,50 @@ def _lane_named(raw: bytes, start: int) -> tuple[str | None, bool]:
         return None, False
     on_top = raw.find(b"{", start, first.start()) < 0 or raw.count(b"}", first.end()) == 1
     return (value[1:-1].decode("utf-8", "replace"), True) if on_top else (None, False)
+
+
+def names_no_lane(raw: bytes) -> bool:
+    """Whether a frame holds no `stream_id` at all, on top or inside."""
+    return _LANE_KEY not in raw
+
+
+def is_output(raw: bytes) -> bool:
+    """Whether a frame is surely an event with output; False also where only a closer look could tell."""
+    if raw[-1:] != b"}" or not raw.startswith(_PLAIN_HEAD):
+        return False
+    known = _types.get(raw[len(_PLAIN_HEAD) : raw.find(b'"', len(_PLAIN_HEAD))])
+    return known is not None and known[1] is EventKind.OUTPUT
+
+
+def created_id(frame: Frame, *, parent: bool) -> tuple[str | None, bool]:
+    """Reads what matters of `response.created`.
+
+    The server echoes the whole request in it, which is not parsed where these two can be found without that:
+    the id is the first key of `response`, which nothing that is nested precedes, and each
+    `previous_response_id`, wherever it stands, names one.
+
+    Args:
+        frame: The frame.
+        parent: Whether the turn continues a response.
+
+    Returns:
+        The id of the response, and False where the server says that it continues none although it should.
+
+    Raises:
+        FrameError: The frame is not a JSON object.
+    """
+    raw = frame.raw
+    if len(raw) > PARSED_AT_ONCE:
+        at = raw.find(_RESPONSE_ID)
+        stop = raw.find(b'"', at + len(_RESPONSE_ID))
+        value = raw[at + len(_RESPONSE_ID) : stop]
+        plain = 0 < at < stop and raw.find(b"{", 1, at) < 0 and b"\\" not in value
+        if plain and value and (not parent or raw.count(_PARENT_KEY) == raw.count(_PARENT_NAMED)):
+            return value.decode("utf-8", "replace"), True
+    response = frame.response
+    found = response.get("id")
+    named = not parent or response.get("previous_response_id", "") is not None
+    return found if isinstance(found, str) and found else None, named
 
 
 def decode(raw: bytes | str, *, loads: Callable[[bytes], Any] = json.loads) -> Frame:
@@ -171,12 +289,12 @@ def decode(raw: bytes | str, *, loads: Callable[[bytes], Any] = json.loads) -> F
     """
     if isinstance(raw, str):
         raw = raw.encode("utf-8", "surrogatepass")
-    head = _HEAD.match(raw)
-    if head is not None and raw.rstrip().endswith(b"}"):
-        event_type = head[1].decode("utf-8", "replace")
-        name, certain = _lane_named(raw, head.end())
+    head = _head_of(raw)
+    if head is not None:
+        event_type, kind = _type_of(head[0])
+        name, certain = _lane_named(raw, head[1])
         if certain:
-            return Frame(event_type, name, raw, loads)
+            return Frame(event_type, name, raw, loads, None, kind)
     data = _parse(raw, loads)
     stream_id = data.get("stream_id")
     return Frame(data["type"], stream_id if isinstance(stream_id, str) else None, raw, loads, data)

@@ -62,6 +62,7 @@ class Lane:
         response_id: The response of the turn in flight, once `response.created` has named it.
         events: Events of the turn in flight so far.
         output: Whether one of them was output.
+        quiet: Whether nobody looks at its turn's events before the terminal one.
         forks: Forks of `latest` that the server has not begun yet; the lane must not advance before.
         used_at: When the last turn ended, on the owner's clock.
     """
@@ -73,6 +74,7 @@ class Lane:
     response_id: str | None = None
     events: int = 0
     output: bool = False
+    quiet: bool = False
     forks: set[int] = field(default_factory=set)
     used_at: float = 0.0
 
@@ -87,7 +89,10 @@ class Lane:
         Raises:
             LocalProtocolError: `what` cannot happen in this state.
         """
-        after = _TABLE.get((self.state, what))
+        state = self.state
+        if what is LaneInput.EVENT and (state is LaneState.STREAMING or state is LaneState.DRAINING):
+            return  # as the table says, without asking it at each event
+        after = _TABLE.get((state, what))
         if after is None:
-            raise LocalProtocolError(f"lane {self.name}: {what.value} while {self.state.value}")
+            raise LocalProtocolError(f"lane {self.name}: {what.value} while {state.value}")
         self.state = after

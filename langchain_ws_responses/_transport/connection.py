@@ -23,6 +23,7 @@ from .hooks import ConnectionClosed as ConnectionClosedEvent
 from .hooks import ConnectionRetired
 from .lanes import LaneBook
 from .liveness import Liveness
+from .loss import close_code, what_was_lost
 from .tell import turn_ended, turn_sent
 from .ticket import Ticket, too_large
 
@@ -133,7 +134,13 @@ class Connection:
 
     def send(self, ticket: Ticket, lane: Lane) -> None:
         """Puts a turn on a lane."""
-        frame = self.protocol.send_create(lane, ticket.body, parent=ticket.parent, stored=ticket.stored)
+        frame = self.protocol.send_create(
+            lane,
+            ticket.body,
+            parent=ticket.parent,
+            stored=ticket.stored,
+            quiet=not ticket.wants_events,
+        )
         ticket.connection, ticket.lane = self, lane
         ticket.lane_name, ticket.reused = lane.name or "", self.served > 0
         ticket.sent_bytes = len(frame)
@@ -167,7 +174,7 @@ class Connection:
             self.protocol.abandon(lane)
         else:  # nothing was written, and nothing will be
             self._outbox.remove(queued)
-            self.lanes.take_back(lane)
+            self.protocol.take_back(lane)
         return True
 
     def fail(self, ticket: Ticket, failure: Failure) -> None:
@@ -267,6 +274,13 @@ class Connection:
         counters = self.pool.manager.counters
         counters.frames_received += 1
         counters.bytes_received += len(raw)
+        lane = self.protocol.skim(raw)
+        if lane is not None:
+            ticket = self._tickets.get(lane)
+            if ticket is not None:
+                ticket.events += 1
+                ticket.seen_at = now
+            return True
         received = self.protocol.receive(raw, now=now)
         if received.fatal is not None:
             self._cause = received.fatal
@@ -440,36 +454,12 @@ class Connection:
         self._outbox.clear()
         lost = [ticket for ticket in self._tickets.values() if not ticket.done]
         self._tickets.clear()
-        code = _close_code(self.socket)
+        code = close_code(self.socket)
         large = (
             too_large(lost, refused=bool(self.socket.protocol.close_rcvd_then_sent)) if code == 1009 else []
         )
         for ticket in lost:
-            self._finish(ticket, self._loss(ticket, code, large=ticket in large))
+            kind, message, told = what_was_lost(ticket, self._cause, code, large=ticket in large)
+            self._finish(ticket, self._failure(kind, ticket, message, told))
         self.pool.remove(self, died=bool(lost) or (not expected and code is None), expected=expected)
         self.pool.emit(ConnectionClosedEvent, connection=self.label, code=code, lost=len(lost), why=self._why)
-
-    def _loss(self, ticket: Ticket, code: int | None, *, large: bool) -> Failure:
-        cause = self._cause
-        if ticket.phase is Phase.CONNECT:
-            message = "The connection was lost before the turn was written."
-            return self._failure(FailureKind.CONNECTION_LOST, ticket, message, code)
-        if cause is not None and cause.kind is not FailureKind.SERVER_ERROR:
-            return self._failure(cause.kind, ticket, cause.message)
-        if large:
-            message = "A frame was above the size limit (close code 1009)."
-            return self._failure(FailureKind.MESSAGE_TOO_LARGE, ticket, message, code)
-        text = f"close code {code}" if code is not None else "no close frame"
-        message = f"The connection was lost in the middle of the turn ({text})."
-        if cause is not None:
-            message = f"The server ended the connection with the error {cause.code}."
-        return self._failure(FailureKind.CONNECTION_LOST, ticket, message, code)
-
-
-def _close_code(socket: Socket) -> int | None:
-    """The code of the close frame that ended it: the other side's, or ours if we found the fault."""
-    protocol = socket.protocol
-    if protocol.close_rcvd is not None:
-        return int(protocol.close_rcvd.code)
-    sent = protocol.close_sent
-    return int(sent.code) if sent is not None and sent.code > 1001 else None

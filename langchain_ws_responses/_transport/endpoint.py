@@ -12,6 +12,7 @@ import re
 import secrets
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 from urllib.parse import SplitResult, urlencode, urlsplit, urlunsplit
 
@@ -63,7 +64,7 @@ class Endpoint:
     headers: tuple[tuple[str, str], ...] = field(repr=False)
     proxy: str | None = field(default=None, repr=False)
 
-    @property
+    @cached_property
     def host(self) -> str:
         """The host name, in lower case."""
         return urlsplit(self.url).hostname or ""
@@ -73,7 +74,7 @@ class Endpoint:
         """Whether it is reached over TLS."""
         return self.url.startswith("wss:")
 
-    @property
+    @cached_property
     def loopback(self) -> bool:
         """Whether it is on this machine."""
         return is_loopback(self.host)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from enum import IntEnum
 
 from .._protocol.connection import ResponsesProtocol
-from .._protocol.lanes import Lane, LaneInput
+from .._protocol.lanes import Lane
 from .._types import Failure
 
 __all__ = ["Cost", "LaneBook", "Offer"]
@@ -86,14 +86,6 @@ class LaneBook:
         lane = offer.lane or self._protocol.spare_lane()
         assert lane is not None  # noqa: S101 - it was offered
         return lane
-
-    def take_back(self, lane: Lane) -> None:
-        """Frees a lane whose create was never written."""
-        source = self._protocol.holder(lane.parent) if lane.parent is not None else None
-        if source is not None:
-            source.forks.discard(id(lane))
-        lane.advance(LaneInput.TERMINAL)
-        lane.parent = None
 
     def ended(self, lane: Lane, *, unstored: bool) -> None:
         """A turn on a lane has ended.

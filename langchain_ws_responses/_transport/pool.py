@@ -53,6 +53,7 @@ class Pool:
         self.breaker = Breaker()
         self.connections: list[Connection] = []
         self.waiting: deque[Ticket] = deque()
+        self._bound: set[Ticket] = set()
         self.holders: dict[str, Connection] = {}
         self.watches: set[Watch] = set()
         self._budget = DialBudget()
@@ -133,6 +134,8 @@ class Pool:
             self.refuse(ticket, Failure(FailureKind.TOO_MANY_WAITING, message=message))
             return
         self.waiting.append(ticket)
+        if ticket.bound:
+            self._bound.add(ticket)
         if limits.lease_timeout is not None:
             loop = asyncio.get_running_loop()
             ticket.lease_timer = loop.call_later(limits.lease_timeout, self._lease_expired, ticket)
@@ -257,8 +260,10 @@ class Pool:
             connection for connection in self.connections if connection.usable and connection.protocol.room
         }
         blocked = not roomy
-        still: deque[Ticket] = deque()
-        while self.waiting:
+        still: list[Ticket] = []
+        # With no room anywhere the only news can be that a response that one waits for is gone; hundreds may wait.
+        self._bound = {one for one in self._bound if not one.done and one.connection is None}
+        while self.waiting and (roomy or self._bound):
             ticket = self.waiting.popleft()
             if ticket.done:
                 continue
@@ -270,7 +275,10 @@ class Pool:
             if hopeless or not self._try(ticket):
                 still.append(ticket)
                 blocked = blocked or not ticket.bound
-        self.waiting = still
+            elif ticket.connection is not None and not ticket.connection.protocol.room:
+                roomy.discard(ticket.connection)
+                blocked = blocked or not roomy
+        self.waiting.extendleft(reversed(still))
 
     # -- dialing ----------------------------------------
 
@@ -466,6 +474,7 @@ class Pool:
     def drop(self) -> None:
         """Aborts every connection and forgets who waits: the process is going away."""
         self.waiting.clear()
+        self._bound.clear()
         self.watches.clear()
         for connection in list(self.connections):
             connection.abort("closed")

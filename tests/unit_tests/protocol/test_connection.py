@@ -954,3 +954,86 @@ def test_an_unattributed_error_has_seen_no_event_of_any_turn() -> None:
     assert got.fatal is not None
     assert got.fatal.events_seen == 0
     assert got.fatal.connection == "c1"
+
+
+# -- what nobody looks at ---
+
+
+def delta(lane: Lane | None, event_type: str = "response.output_text.delta") -> bytes:
+    """As servers write it: compact, and the lane last."""
+    named = {} if lane is None or lane.name is None else {"stream_id": lane.name}
+    return json.dumps({"type": event_type, "delta": "x", **named}, separators=(",", ":")).encode()
+
+
+@pytest.mark.parametrize("profile", [WITH_LANES, WITHOUT_LANES])
+def test_output_that_nobody_looks_at_is_skimmed_after_the_first(profile: Profile) -> None:
+    proto = protocol(profile)
+    lane = send(proto, quiet=True)
+    proto.receive(created(lane, "r1"))
+    assert proto.skim(delta(lane)) is None, "the first one shows that output has begun"
+    assert proto.receive(delta(lane)).lane is lane
+    assert proto.skim(delta(lane)) is lane
+    assert (lane.events, lane.state, lane.output) == (3, LaneState.STREAMING, True)
+    for needed in (created(lane, "r2"), completed(lane, "r1"), refused(lane), "no json"):
+        assert proto.skim(needed.replace(": ", ":").replace(", ", ",").encode()) is None
+    assert lane.events == 3
+    proto.abandon(lane)
+    assert proto.skim(delta(lane)) is lane
+    assert lane.state is LaneState.DRAINING
+    assert proto.receive(completed(lane, "r1")).ended
+    assert proto.skim(delta(lane)) is None, "nobody's"
+
+
+def test_events_that_somebody_looks_at_are_not_skimmed() -> None:
+    proto = protocol()
+    lane, quiet = send(proto), send(proto, quiet=True)
+    for one in (lane, quiet):
+        proto.receive(created(one, f"r{one.name}"))
+        proto.receive(delta(one))
+    assert proto.skim(delta(lane)) is None
+    assert proto.skim(delta(quiet)) is quiet
+    proto.receive(completed(quiet, "r2"))
+    proto.send_create(quiet, BODY, parent="r2")
+    proto.receive(created(quiet, "r3"))
+    proto.receive(delta(quiet))
+    assert proto.skim(delta(quiet)) is None, "its next turn has another caller"
+
+
+def test_a_frame_whose_lane_is_uncertain_is_not_skimmed() -> None:
+    proto = protocol(WITHOUT_LANES)
+    lane = send(proto, quiet=True)
+    proto.receive(created(lane, "r1"))
+    proto.receive(delta(lane))
+    assert proto.skim(delta(lane)[:-1] + b',"a":{"stream_id":"x"}}') is None
+    assert proto.skim(delta(Lane("nobody"))) is None
+    named = protocol(UNKNOWN)
+    busy = send(named, quiet=True)
+    named.receive(created(busy, "r1"))
+    assert named.skim(delta(None)) is None, "it has lanes: whose this is has to be found out"
+
+
+@pytest.mark.parametrize("fork", [True, False])
+def test_a_create_that_was_never_written_is_taken_back(fork: bool) -> None:
+    proto = protocol()
+    source = send(proto)
+    answer(proto, source, "r1")
+    lane = Lane("other") if fork else source
+    proto.lanes[lane.name] = lane
+    proto.send_create(lane, BODY, parent="r1", stored=False)
+    assert proto.in_flight_lanes() == [lane]
+    proto.take_back(lane)
+    assert (proto.in_flight, lane.idle, lane.parent, source.forks) == (0, True, None, set())
+    assert proto.holder("r1") is source
+    fresh = send(proto)
+    proto.take_back(fresh)
+    assert proto.in_flight == 0
+
+
+def test_a_long_echo_without_the_parent_is_found_out_too() -> None:
+    proto = protocol()
+    lane = send(proto)
+    answer(proto, lane, "r1")
+    proto.send_create(lane, BODY, parent="r1")
+    got = proto.receive(created(lane, "r2", previous_response_id=None, instructions="x" * 5000))
+    assert got.failure is not None
+    assert got.failure.kind is FailureKind.PARENT_IGNORED

@@ -11,7 +11,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from langchain_ws_responses._protocol.events import EventKind, FrameError, decode, failure_from, retry_after
+from langchain_ws_responses._protocol.events import (
+    PARSED_AT_ONCE,
+    EventKind,
+    FrameError,
+    created_id,
+    decode,
+    failure_from,
+    is_output,
+    lane_last,
+    names_no_lane,
+    retry_after,
+)
 from langchain_ws_responses._types import FailureKind, Phase
 
 LOADS = pytest.mark.parametrize("loads", [json.loads, orjson.loads], ids=["json", "orjson"])
@@ -99,6 +110,106 @@ def test_only_a_stream_id_on_top_names_a_lane(raw: str, lane: str | None, loads:
     frame = decode(raw, loads=loads)
     assert frame.stream_id == lane
     assert frame.type.startswith("response.")
+
+
+@pytest.mark.parametrize(
+    ("raw", "lane"),
+    [
+        ('{"type":"response.x","a":{},"stream_id":"a"}', b"a"),
+        ('{"type":"response.x","stream_id":"b","stream_id":"a"}', b"a"),
+        ('{"type":"response.x","stream_id":"a","a":1}', None),
+        ('{"type":"response.x","a":{"stream_id":"a"}}', None),
+        ('{"type":"response.x","a":1}', None),
+        ('{"type":"response.x","stream_id": "a"}', None),
+        (r'{"type":"response.x","stream_id":"\u0061"}', None),
+        (r'{"type":"response.x","a":",\"stream_id\":\"a\""}', None),
+        ('{"type":"response.x","stream_id":"' + "a" * 400 + '"}', None),
+        ('{"type":"response.x","stream_id":"a"} ', None),
+    ],
+)
+def test_a_lane_at_the_end_is_found_without_the_rest(raw: str, lane: bytes | None) -> None:
+    assert lane_last(raw.encode()) == lane
+    assert decode(raw).stream_id == json.loads(raw).get("stream_id")
+
+
+def test_output_is_known_by_its_head_once_its_type_has_been_met() -> None:
+    raw = b'{"type":"response.of_this_test.delta","delta":"x"}'
+    assert not is_output(raw)
+    assert decode(raw).kind is EventKind.OUTPUT
+    assert is_output(raw)
+    assert not is_output(raw + b" ")
+    assert not is_output(b" " + raw)
+    assert not is_output(raw.replace(b'":"response', b'" : "response'))
+    for other in (
+        "response.created",
+        "response.completed",
+        "error",
+        "codex.rate_limits",
+        "response.steer.failed",
+    ):
+        raw = json.dumps({"type": other}, separators=(",", ":")).encode()
+        assert decode(raw).type == other
+        assert not is_output(raw)
+
+
+def test_types_with_long_names_are_not_remembered() -> None:
+    raw = b'{"type":"response.' + b"x" * 200 + b'"}'
+    assert decode(raw).kind is EventKind.OUTPUT
+    assert not is_output(raw)
+
+
+def test_a_frame_without_the_word_names_no_lane() -> None:
+    assert names_no_lane(b'{"type":"response.x","a":{}}')
+    assert not names_no_lane(b'{"type":"response.x","a":{"stream_id":1}}')
+
+
+_ECHO = [{"type": "function", "name": "f", "description": "d" * PARSED_AT_ONCE}]
+
+
+def _created(head: str = ',"response":{"id":"resp_1"', end: str = "}}", **echoed: Any) -> bytes:
+    """A `response.created` with a long echo behind its id."""
+    rest = json.dumps({**echoed, "tools": _ECHO}, separators=(",", ":"))[1:-1]
+    return f'{{"type":"response.created"{head},{rest}{end}'.encode()
+
+
+@pytest.mark.parametrize("parent", [True, False])
+@pytest.mark.parametrize("echoed", [{}, {"previous_response_id": "resp_0"}])
+def test_the_id_of_a_long_echo_is_found_without_parsing_it(parent: bool, echoed: dict[str, Any]) -> None:
+    assert created_id(decode(_created(**echoed), loads=never), parent=parent) == ("resp_1", True)
+
+
+@pytest.mark.parametrize(
+    ("raw", "response_id", "named"),
+    [
+        (_created(previous_response_id=None), "resp_1", False),
+        (_created(instructions='"previous_response_id":null'), "resp_1", True),
+        (_created(metadata={"previous_response_id": "x"}), "resp_1", True),
+        (
+            _created(metadata={"a": 1, "previous_response_id": "x"}, previous_response_id=None),
+            "resp_1",
+            False,
+        ),
+        (_created(',"a":{"a":1,"response":{"id":"no"}},"response":{"id":"resp_1"'), "resp_1", True),
+        (_created(r',"response":{"id":"resp\u005f1"'), "resp_1", True),
+        (_created(',"response":{"object":"response"', id="resp_1"), "resp_1", True),
+        (_created(',"response":{"id":""'), None, True),
+        (_created(',"response":{"object":"response"'), None, True),
+        (_created(',"response": {"id":"resp_1"'), "resp_1", True),
+        (b" " + _created(), "resp_1", True),
+    ],
+)
+def test_what_cannot_be_found_for_certain_is_parsed(raw: bytes, response_id: str | None, named: bool) -> None:
+    assert created_id(decode(raw), parent=True) == (response_id, named)
+
+
+def test_a_short_echo_is_parsed_and_a_broken_one_is_told_where_it_is_parsed() -> None:
+    frame = decode('{"type":"response.created","response":{"id":"resp_1","previous_response_id":null}}')
+    assert created_id(frame, parent=True) == ("resp_1", False)
+    assert created_id(frame, parent=False) == ("resp_1", True)
+    with pytest.raises(FrameError):
+        created_id(decode('{"type":"response.created","response":{"id":"resp_1",}}'), parent=True)
+    with pytest.raises(FrameError):
+        created_id(decode(_created(',"response": {"id":"resp_1"', end="}")), parent=True)
 
 
 _TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=6) | st.sampled_from(

@@ -118,7 +118,7 @@ def test_a_turn_that_was_never_written_is_taken_back(same_lane: bool) -> None:
     source = wire.chain(unstored=True)
     lane = source if same_lane else wire.book.take(Offer(Cost.NOTHING))
     wire.protocol.send_create(lane, b'{"input":"x"}', parent="resp_1", stored=False)
-    wire.book.take_back(lane)
+    wire.protocol.take_back(lane)
     assert lane.idle
     assert not source.forks
     assert wire.protocol.holder("resp_1") is source, "the chain can still be continued"
