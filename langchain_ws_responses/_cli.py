@@ -26,6 +26,8 @@ _PROGRAM = "python -m langchain_ws_responses"
 # Name, one line of help, and where the command lives.
 _COMMANDS: Mapping[str, tuple[str, str]] = {
     "demo": ("compare an agent over HTTP with the same agent over one socket", "._demo.command"),
+    "doctor": ("look at everything that a socket needs, and say what to do next", "._commands.doctor"),
+    "ping": ("measure a dial, a warm-up and round trips", "._commands.ping"),
     "serve": ("run the local server for other tools and languages", "._commands.serve"),
 }
 

@@ -119,6 +119,11 @@ class FailureKind(_Word):
     MANAGER_CLOSED = "manager_closed"
 
 
+# Error types of dials that the server has no part in.
+PROXY_ERROR = "proxy_error"
+CERTIFICATE_ERROR = "certificate_error"
+
+
 @dataclass(frozen=True)
 class Failure:
     """One failed attempt at a turn, as data. Holds no header, key or payload.
@@ -129,7 +134,8 @@ class Failure:
         message: One sentence; for `SERVER_ERROR` the server's own words.
         code: The server's error code.
         param: The request parameter that the server complains about.
-        error_type: The server's error type, such as `invalid_request_error`.
+        error_type: The server's error type, such as `invalid_request_error`; of a dial `PROXY_ERROR` or
+            `CERTIFICATE_ERROR`, where it was one.
         status: The HTTP status of a refused handshake or of an `error` frame.
         headers: Response headers (`retry-after`, rate limits) in lower case.
         close_code: The WebSocket close code.

@@ -33,7 +33,7 @@ from typing import Any
 
 import openai
 
-from ._types import Failure, FailureKind, Phase, Replay
+from ._types import CERTIFICATE_ERROR, PROXY_ERROR, Failure, FailureKind, Phase, Replay
 
 __all__ = [
     "BufferOverflow",
@@ -309,6 +309,15 @@ _HANDSHAKE_ADVICE: dict[int, str] = {
     429: "Wait as `retry-after` says, or open fewer connections.",
 }
 
+_PROXY_ADVICE = (
+    "Ask who runs the proxy to allow CONNECT to this host and port, or name the host in NO_PROXY if it can be reached "
+    "without."
+)
+_CERTIFICATE_ADVICE = (
+    "If TLS is inspected on the way or the server has a private authority, set SSL_CERT_FILE to a file with its "
+    "certificates; a wrong host name or an expired certificate is for the server's owner to mend."
+)
+
 _SERVER_ADVICE: dict[str | int, str] = {
     "context_length_exceeded": "Send fewer or shorter messages.",
     "insufficient_quota": "Check the plan and the billing of the account.",
@@ -338,11 +347,16 @@ def _server_advice(failure: Failure) -> str:
     return advice if known else f"(code: {failure.code}) {advice}"
 
 
-def _advice_for(failure: Failure) -> str:
+def advice_for(failure: Failure) -> str:
+    """Says what to do about a failure."""
     if failure.kind is FailureKind.SERVER_ERROR:
         return _server_advice(failure)
+    if failure.error_type == CERTIFICATE_ERROR:
+        return _CERTIFICATE_ADVICE
     if failure.kind is FailureKind.HANDSHAKE_REJECTED:
         status = failure.status or 0
+        if failure.error_type == PROXY_ERROR and status != 407:
+            return _PROXY_ADVICE
         if status in _HANDSHAKE_ADVICE:
             return _HANDSHAKE_ADVICE[status]
         if 300 <= status < 400:
@@ -371,7 +385,7 @@ def error_from(failure: Failure, *, replay: Replay) -> WebSocketResponsesError:
         if cls is ServerEventError and 400 <= status < 500:
             cls = ServerEventErrorAPIStatus
         cls = table.get(500 if status >= 500 else status, cls)
-    advice = _advice_for(failure)
+    advice = advice_for(failure)
     if failure.kind not in (FailureKind.CONFIGURATION, FailureKind.SERVER_ERROR):
         advice = f"{_REPLAY_TEXT[replay]} {advice}".strip()
     return cls(failure, replay=replay, advice=advice)

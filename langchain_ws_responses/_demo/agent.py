@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from openai import DefaultHttpxClient
 from pydantic import SecretStr
 
 from .. import ChatOpenAIWebSocket, ConnectionManager
+from .._commands.environment import no_environment
 from ..testing import ResponsesServer
 from .measure import Meter, Run, gaps, server_sent
 from .player import Player
@@ -33,7 +33,6 @@ Progress = Callable[[int, str, str, int], None]
 
 _OFFLINE_MODEL = "local-script"
 _OFFLINE_KEY = "no-key-needed"
-_FOREIGN = ("OPENAI_", "LANGCHAIN_", "LANGSMITH_")
 _PAST_THE_END = "That was one call too many: answer now, without tools."
 
 
@@ -146,26 +145,6 @@ def _model(kind: Kind, settings: Mapping[str, Any], meter: Meter) -> Iterator[Ba
         yield ChatOpenAI(use_responses_api=True, http_client=client, openai_proxy="", **settings)
 
 
-@contextmanager
-def _no_environment() -> Iterator[None]:
-    """Takes away settings of proxies, organizations and tracing: offline means that nothing leaves the machine."""
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        if name.upper().startswith(_FOREIGN) or name.upper().endswith("_PROXY")
-    }
-    for name in kept:
-        del os.environ[name]
-    # Some systems have proxies outside the environment. Only there: the variable alone makes libraries warn.
-    if urllib.request.getproxies():
-        os.environ["NO_PROXY"] = "*"
-    try:
-        yield
-    finally:
-        os.environ.pop("NO_PROXY", None)
-        os.environ.update(kept)
-
-
 def play_offline(kind: Kind, files: Mapping[str, bytes], calls: int, progress: Progress) -> Run:
     """Runs the agent against a local server whose script plays the model.
 
@@ -177,7 +156,7 @@ def play_offline(kind: Kind, files: Mapping[str, bytes], calls: int, progress: P
     """
     meter = Meter()
     with ExitStack() as stack:
-        stack.enter_context(_no_environment())
+        stack.enter_context(no_environment())
         server = stack.enter_context(ResponsesServer(answer=Player(calls), clock=time.monotonic))
         settings = {
             "model": _OFFLINE_MODEL,

@@ -10,9 +10,11 @@ import inspect
 import logging
 import os
 import re
+import socket
 import ssl
 import time
 from collections.abc import Iterable, MutableMapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult
 
@@ -29,7 +31,7 @@ from websockets.protocol import State
 from .. import _json
 from .._protocol.events import retry_after
 from .._protocol.limits import Limits
-from .._types import Failure, FailureKind, Phase
+from .._types import CERTIFICATE_ERROR, PROXY_ERROR, Failure, FailureKind, Phase
 from .._version import __version__
 from ..errors import ConfigurationError
 from .endpoint import (
@@ -54,6 +56,7 @@ __all__ = [
     "dial",
     "endpoint_for",
     "environment_proxy",
+    "reason_of",
     "websocket_url_for",
 ]
 
@@ -285,13 +288,17 @@ def _refusal(exc: Exception) -> Failure:
         return _rejected(response.status_code, who, response.headers.raw_items(), _code(response.body))
     proxy_response = getattr(exc, "response", None)
     if isinstance(exc, TunnelRefused) and exc.status is not None:
-        return _rejected(exc.status, "The proxy answered", exc.headers.items())
+        failure = _rejected(exc.status, "The proxy answered", exc.headers.items())
+        return replace(failure, error_type=PROXY_ERROR)
     if isinstance(exc, ProxyError) and proxy_response is not None:
-        return _rejected(proxy_response.status_code, "The proxy answered", proxy_response.headers.raw_items())
-    kind = FailureKind.DIAL_FAILED
+        fields = proxy_response.headers.raw_items()
+        failure = _rejected(proxy_response.status_code, "The proxy answered", fields)
+        return replace(failure, error_type=PROXY_ERROR)
+    kind, error_type = FailureKind.DIAL_FAILED, None
     if isinstance(exc, TimeoutError | asyncio.TimeoutError):
         kind, message = FailureKind.DIAL_TIMEOUT, "The connection was not ready in time."
     elif isinstance(exc, ssl.SSLCertVerificationError):
+        error_type = CERTIFICATE_ERROR
         message = f"The server's certificate was refused: {exc.verify_message or 'verification failed'}."
     elif isinstance(exc, ssl.SSLError):
         message = f"TLS failed: {exc.reason or type(exc).__name__}."
@@ -303,7 +310,7 @@ def _refusal(exc: Exception) -> Failure:
     elif isinstance(exc, ProxyError | TunnelRefused):
         message = f"The proxy refused the connection ({type(exc).__name__})."
     elif isinstance(exc, OSError):
-        message = f"The connection failed: {exc.strerror or 'no address of the host answered'}."
+        message = f"The connection failed: {reason_of(exc)}."
     elif isinstance(exc, InvalidHandshake | WebSocketException):
         message = f"The WebSocket handshake failed ({type(exc).__name__})."
     elif isinstance(exc, ImportError):
@@ -311,7 +318,15 @@ def _refusal(exc: Exception) -> Failure:
         message = "A SOCKS proxy needs the package python-socks: pip install python-socks[asyncio]."
     else:
         message = f"The connection failed ({type(exc).__name__})."
-    return Failure(kind, phase=Phase.CONNECT, message=message)
+    return Failure(kind, phase=Phase.CONNECT, message=message, error_type=error_type)
+
+
+def reason_of(exc: OSError) -> str:
+    """Says why a connection failed, in the system's words."""
+    if isinstance(exc, TunnelRefused | socket.gaierror) or not exc.errno:
+        return exc.strerror or "no address of the host answered"
+    # asyncio puts the address in the place of the reason.
+    return os.strerror(exc.errno)
 
 
 def _rejected(status: int, who: str, fields: Iterable[tuple[str, str]], code: str | None = None) -> Failure:
