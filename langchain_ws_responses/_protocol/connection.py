@@ -331,7 +331,8 @@ class ResponsesProtocol:
         elif kind is not EventKind.FOREIGN and not lane.output:
             self._begun(lane)
         lane.output = lane.output or kind is EventKind.OUTPUT
-        if not kind.is_terminal or self._steered(frame, lane):
+        steered = _is_steered(frame)
+        if not kind.is_terminal or (steered and self._expects_successor(lane)):
             lane.advance(LaneInput.EVENT)
             lane.events += 1
             return Received(frame=frame, lane=lane, deliver=deliver)
@@ -341,7 +342,8 @@ class ResponsesProtocol:
         if kind is not EventKind.FAILED and response_id is not None:
             lane.latest = response_id
             self._holders[response_id] = lane
-        return Received(frame=frame, lane=lane, deliver=deliver, ended=True)
+        # Somebody else steered it: a successor that nobody here asked for comes on this lane, before any other answer.
+        return Received(frame=frame, lane=lane, deliver=deliver, ended=True, retire=steered)
 
     def _parent_ignored(self, frame: Frame, lane: Lane) -> Received:
         """The server began an answer that does not continue what it was told to: nobody may see it."""
@@ -356,12 +358,9 @@ class ResponsesProtocol:
         self.abandon(lane)
         return Received(frame=frame, lane=lane, deliver=deliver, failure=failure)
 
-    def _steered(self, frame: Frame, lane: Lane) -> bool:
-        """Whether a successor follows by itself on this lane."""
-        if frame.kind is not EventKind.INCOMPLETE or not self._steers.get(lane):
-            return False
-        details = frame.response.get("incomplete_details")
-        if not isinstance(details, dict) or details.get("reason") != "steered":
+    def _expects_successor(self, lane: Lane) -> bool:
+        """Whether this side steered the lane's turn: it goes on with the successor."""
+        if not self._steers.get(lane):
             return False
         self._steers[lane] -= 1
         return True
@@ -419,6 +418,14 @@ class ResponsesProtocol:
             self._holders.pop(lane.latest, None)
             lane.latest = None
             lane.forks.clear()
+
+
+def _is_steered(frame: Frame) -> bool:
+    """Whether this is the end of a response that a successor follows by itself."""
+    if frame.kind is not EventKind.INCOMPLETE:
+        return False
+    details = frame.response.get("incomplete_details")
+    return isinstance(details, dict) and details.get("reason") == "steered"
 
 
 def _id(response: dict[str, Any]) -> str | None:

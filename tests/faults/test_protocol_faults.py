@@ -355,6 +355,36 @@ def test_bad_ends_are_what_they_are_over_http(world: World, ending: str, way: st
     note(f"response.{ending}", "end", way, "E" if turn.error else "A")
 
 
+def test_an_answer_that_somebody_else_steered(world: World, way: str) -> None:
+    """It ends the turn as over HTTP; the successor that follows on its lane reaches nobody."""
+    answer = incomplete("steered", text="half an")
+    question = [HumanMessage("«plain» hello")]
+    world.plays["plain"] = deque([answer])
+    plain, _ = outcome(http_model(world.server), way, question)
+    cell = world.cell(way=way)
+    cell.begin()
+    said = {"item_id": "msg_s", "output_index": 0, "content_index": 0, "logprobs": []}
+    successor: list[Any] = [
+        {"type": "response.created", "response": {"id": "resp_s", "output": [], "status": "in_progress"}},
+        {"type": "response.output_text.delta", "delta": f"<{cell.tag}/0/0>", **said},
+        {"type": "response.completed", "response": {"id": "resp_s", "output": [], "status": "completed"}},
+    ]
+    cell.play(insert(successor, 99, answer))
+    turn = cell.start()
+    message = turn.message()
+    assert turn.text == "".join(str(piece.text) for piece in plain) == "half an"
+    assert message.response_metadata["incomplete_details"] == {"reason": "steered"}
+    cell.check_sibling(survives=True)
+    following = cell.check_next(message)
+    ours, next_one = (m.response_metadata["transport"] for m in (message, following))
+    assert ours["connection"] != next_one["connection"], (
+        "the successor might come in the middle of the next turn"
+    )
+    assert "resp_s" not in [request.previous_response_id for request in cell.requests]
+    cell.check_dials(2)
+    note("response.incomplete, steered", "end", way, "A")
+
+
 # -- sizes
 
 

@@ -789,15 +789,22 @@ def test_an_incomplete_answer_for_another_reason_ends_the_turn(details: Any) -> 
     lane = send(proto)
     proto.receive(created(lane, "r1"))
     proto.send_steer(lane, [], dumps=dumps)
-    assert proto.receive(completed(lane, "r1", "incomplete", incomplete_details=details)).ended
+    got = proto.receive(completed(lane, "r1", "incomplete", incomplete_details=details))
+    assert (got.ended, got.retire) == (True, False)
     assert held(proto) == {"r1"}
 
 
-def test_a_steered_answer_that_nobody_steered_ends_the_turn() -> None:
+def test_a_steered_answer_that_nobody_steered_ends_the_turn_and_the_connection_for_new_ones() -> None:
+    """Its successor would be taken for the answer to whatever is sent next on this lane."""
     proto = protocol()
-    lane = send(proto)
+    lane, beside = send(proto), send(proto)
     proto.receive(created(lane, "r1"))
-    assert proto.receive(steered(lane, "r1")).ended
+    got = proto.receive(steered(lane, "r1"))
+    assert (got.ended, got.deliver, got.retire, got.fatal) == (True, True, True, None)
+    # The successor is nobody's, and what is in flight beside it goes on.
+    assert proto.receive(created(lane, "r2")).lane is None
+    proto.receive(created(beside, "r3"))
+    assert proto.receive(completed(beside, "r3")).ended
 
 
 def test_a_steer_is_forgotten_with_its_turn() -> None:
