@@ -12,7 +12,7 @@ from typing import Any
 import openai
 
 from .._protocol.events import Frame, FrameError
-from .events import event_of, response_of
+from .events import event_of, light_response_of, response_of
 from .turn import Turn
 
 __all__ = ["TURN", "AsyncClient", "SyncClient"]
@@ -70,13 +70,13 @@ def _named(response: Any) -> Any:
 
 def _answer(turn: Turn, frame: Frame) -> Any:
     """Makes the SDK's response object of a terminal frame."""
+    text_format = turn.settings.get("text_format")
     try:
+        if text_format is None:
+            return light_response_of(frame.response)
         response = response_of(frame.response)
     except FrameError as exc:
         raise turn.violation(exc) from None
-    text_format = turn.settings.get("text_format")
-    if text_format is None:
-        return response
     from .private import parse_response
 
     return parse_response(text_format=text_format, input_tools=turn.settings.get("tools"), response=response)
