@@ -10,8 +10,8 @@ from __future__ import annotations
 import json
 import threading
 import weakref
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, cast
 
 from langchain_core.messages import (
     AIMessage,
@@ -97,18 +97,31 @@ def history_of(messages: Sequence[BaseMessage]) -> History:
         Digests, leading system messages and links; the links are read from the live messages every time.
     """
     entries = _entries_of(messages)
-    digests = [
-        entry.digest or _hash(message, entry) for message, entry in zip(messages, entries, strict=True)
-    ]
-    links: list[tuple[int, Any]] = []
-    for index, entry in enumerate(entries):
-        if entry.answer:
-            link = messages[index].response_metadata.get(LINK_KEY)
-            links.append((index, link if isinstance(link, Mapping) else None))
-    links.reverse()
+    digests = [entry.digest for entry in entries]
+    if None in digests:
+        digests = [
+            entry.digest or _hash(message, entry) for message, entry in zip(messages, entries, strict=True)
+        ]
     head = _head(messages)
     text_head = all(_system_texts(message) is not None for message in messages[:head])
-    return History(digests=digests, head=head, links=links, text_head=text_head)
+    known = cast("list[bytes]", digests)
+    return History(digests=known, head=head, links=_Links(messages), text_head=text_head)
+
+
+class _Links:
+    """The links of a conversation, newest first; most plans look at the first one only."""
+
+    __slots__ = ("_messages",)
+
+    def __init__(self, messages: Sequence[BaseMessage]) -> None:
+        self._messages = messages
+
+    def __iter__(self) -> Iterator[tuple[int, Any]]:
+        for position in range(len(self._messages) - 1, -1, -1):
+            message = self._messages[position]
+            if isinstance(message, AIMessage):
+                link = message.response_metadata.get(LINK_KEY)
+                yield position, link if isinstance(link, Mapping) else None
 
 
 def instructions_of(messages: Sequence[BaseMessage]) -> str:
@@ -332,7 +345,7 @@ def _function_call(name: Any, arguments: Any, call_id: Any) -> dict[str, Any]:
 class _Entry:
     """What is known of one message object, and how it looked when that was found out."""
 
-    __slots__ = ("answer", "digest", "items", "provider", "ref", "response_id", "snapshot", "stateless")
+    __slots__ = ("answer", "digest", "items", "made_by", "ref", "snapshot", "stateless")
 
     ref: weakref.ref[BaseMessage]
     """Set when the entry is entered in the table."""
@@ -343,9 +356,7 @@ class _Entry:
         self.items: list[dict[str, Any]] | None = None
         self.stateless: list[dict[str, Any]] | None = None
         self.snapshot: dict[str, Any] = {}
-        # All that conversion reads of `response_metadata`, which is not in the snapshot because it grows.
-        self.response_id = message.response_metadata.get("id")
-        self.provider = message.response_metadata.get("model_provider")
+        self.made_by = _maker(message.response_metadata)
 
 
 _table: dict[int, _Entry] = {}
@@ -375,34 +386,53 @@ class _Foreign(Exception):
 
 
 def _entry_of(message: BaseMessage) -> _Entry:
-    return _entries_of((message,))[0]
+    entry = _table.get(id(message))
+    return entry if entry is not None and _looks_the_same(message, entry) else _remember(message)
 
 
-def _entries_of(messages: Iterable[BaseMessage]) -> list[_Entry]:
+def _entries_of(messages: Sequence[BaseMessage]) -> list[_Entry]:
     """Finds what is known of each message that still looks the same, and begins anew with the others."""
-    entries: list[_Entry] = []
-    find, add = _table.get, entries.append
-    for message in messages:
-        entry = find(id(message))
-        if entry is not None and entry.ref() is message:
-            state = message.__dict__
-            try:
-                # The snapshot stands on the left: its numbers decide how they compare.
-                same = entry.snapshot == state
-            except Exception:
-                # An array that took the place of `artifact`, say: what cannot be compared has changed.
-                same = False
-            if same and entry.answer:
-                metadata = state["response_metadata"]
-                same = (
-                    metadata.get("id") == entry.response_id
-                    and metadata.get("model_provider") == entry.provider
-                )
-            if same:
-                add(entry)
-                continue
-        add(_remember(message))
+    entries: list[Any] = list(map(_table.get, map(id, messages)))
+    first = len(entries)
+    while first and entries[first - 1] is None:
+        first -= 1
+    # Old messages first, in a few large comparisons instead of a loop: that is most of the history, every turn.
+    if not _all_look_the_same(messages[:first], entries[:first]):
+        first = 0
+    for position in range(first, len(entries)):
+        message, entry = messages[position], entries[position]
+        if entry is None or not _looks_the_same(message, entry):
+            entries[position] = _remember(message)
     return entries
+
+
+def _all_look_the_same(messages: Sequence[BaseMessage], entries: Sequence[_Entry]) -> bool:
+    try:
+        # The snapshots stand on the left: their numbers decide how they compare.
+        return [entry.snapshot for entry in entries] == [message.__dict__ for message in messages] and all(
+            entry.made_by == _maker(message.response_metadata)
+            for entry, message in zip(entries, messages, strict=True)
+            if entry.answer
+        )
+    except Exception:
+        # A message between old ones is new, or holds what cannot be compared.
+        return False
+
+
+def _looks_the_same(message: BaseMessage, entry: _Entry) -> bool:
+    if entry.ref() is not message:
+        return False
+    try:
+        same = bool(entry.snapshot == message.__dict__)
+    except Exception:
+        # An array that took the place of `artifact`, say: what cannot be compared has changed.
+        return False
+    return same and (not entry.answer or entry.made_by == _maker(message.response_metadata))
+
+
+def _maker(metadata: Mapping[str, Any]) -> tuple[Any, Any]:
+    """All that conversion reads of `response_metadata`, which is not in a snapshot because it grows."""
+    return metadata.get("id"), metadata.get("model_provider")
 
 
 def _remember(message: BaseMessage) -> _Entry:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hmac
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
@@ -101,13 +101,14 @@ class History:
     Attributes:
         digests: One per message, in order.
         head: How many leading messages are system messages.
-        links: `(position, link)` of every assistant message, newest first; None stands for no link.
+        links: `(position, link)` of every assistant message, newest first; None stands for no link. May be lazy, and
+            is gone through any number of times.
         text_head: Whether the leading system messages are plain text, so that `instructions` can hold them.
     """
 
     digests: Sequence[bytes]
     head: int
-    links: Sequence[tuple[int, Any]]
+    links: Iterable[tuple[int, Any]]
     text_head: bool = True
 
 
