@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import importlib
 import threading
+import traceback
 import uuid
+import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -97,8 +100,21 @@ def outcome(model: Any, way: str, given: Any, **kwargs: Any) -> tuple[list[Any],
 
             asyncio.run(call())
     except Exception as exc:
+        if way == "astream":
+            _drop_what_is_half_read(exc)
         return seen, exc
     return seen, None
+
+
+def _drop_what_is_half_read(error: BaseException | None) -> None:
+    """Ends HTTP streams that a failure of their reader left open: the frames in its traceback hold them."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__context__
+    with warnings.catch_warnings():
+        # Their loop is gone, so that nothing else can close the sockets of LangChain's own HTTP client.
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 def bare(message: Any, *, ids: bool = True) -> Any:
