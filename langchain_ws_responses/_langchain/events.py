@@ -256,7 +256,9 @@ def light_response_of(data: Mapping[str, Any]) -> Any:
 def _is_plain(data: Mapping[str, Any]) -> bool:
     """Whether a response has only plain values where langchain-openai looks."""
     find = data.get
-    if not {type(find(name)) for name in _TEXTS} <= _PLAIN_TEXT or any(find(name) is not None for name in _RARE):
+    if not {type(find(name)) for name in _TEXTS} <= _PLAIN_TEXT or any(
+        find(name) is not None for name in _RARE
+    ):
         return False
     created, metadata, usage = find("created_at"), find("metadata"), find("usage")
     return (
@@ -300,7 +302,11 @@ def _is_text(part: dict[str, Any]) -> bool:
 
 def _light_message(item: dict[str, Any]) -> Any:
     parts = item.get("content")
-    if type(parts) is not list or type(item.get("id")) is not str or type(item.get("phase")) not in _PLAIN_TEXT:
+    if (
+        type(parts) is not list
+        or type(item.get("id")) is not str
+        or type(item.get("phase")) not in _PLAIN_TEXT
+    ):
         return None
     content = []
     for part in parts:

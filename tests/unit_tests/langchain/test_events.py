@@ -138,7 +138,13 @@ CALL = {
 }
 PLAIN_CALL = {name: value for name, value in CALL.items() if name != "async"}
 SUMMARY = {"type": "summary_text", "text": "Hm."}
-REASONING = {"type": "reasoning", "id": "rs_1", "summary": [SUMMARY], "encrypted_content": "abc", "status": None}
+REASONING = {
+    "type": "reasoning",
+    "id": "rs_1",
+    "summary": [SUMMARY],
+    "encrypted_content": "abc",
+    "status": None,
+}
 UNKNOWN = {"type": "hologram_call", "id": "h_1", "beams": [{"angle": 1}], "content": [{"type": "beam"}]}
 
 
@@ -229,7 +235,13 @@ def test_odd_responses_are_taken_as_the_sdk_takes_them(changes: dict[str, Any], 
 _parts = st.lists(
     st.fixed_dictionaries(
         {"type": st.sampled_from(["output_text", "refusal", "summary_text", "reasoning_text", "other"])},
-        optional={"text": _values, "annotations": _values, "refusal": _values, "parsed": _values, "extra": _values},
+        optional={
+            "text": _values,
+            "annotations": _values,
+            "refusal": _values,
+            "parsed": _values,
+            "extra": _values,
+        },
     )
     | _scalars,
     max_size=2,
