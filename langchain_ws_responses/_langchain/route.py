@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
 
-from .._protocol.chain import ChainKey, History
+from .._protocol.chain import ChainKey, History, loadable
 from .._protocol.limits import Limits, RetryPolicy
 
 if TYPE_CHECKING:
@@ -214,7 +214,7 @@ class Route:
 
     def alive(self, response_id: str, stored: bool) -> bool:
         """Whether a response can still be continued, as far as is known here."""
-        if stored:
+        if loadable(response_id, stored):
             return True
         if self.manager is None or self.endpoint is None:
             return False

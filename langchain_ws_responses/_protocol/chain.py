@@ -16,16 +16,31 @@ from typing import Any
 
 from .._types import Reason, SendMode
 
-__all__ = ["LINK_VERSION", "ChainKey", "History", "Plan", "digest", "plan", "proves"]
+__all__ = ["LINK_VERSION", "ChainKey", "History", "Plan", "digest", "loadable", "plan", "proves"]
 
 LINK_VERSION = 1
 _SIZE = 32
 _NO_SYSTEM = "0"
+# What the ids begin with that the LiteLLM proxy makes: "litellm:" in base64.
+_LITELLM = "resp_bGl0ZWxsbTp"
 
 
 def digest(content: bytes) -> bytes:
     """Returns the digest of one message's content."""
     return blake2b(content, digest_size=_SIZE).digest()
+
+
+def loadable(response_id: str, stored: bool) -> bool:
+    """Says whether any connection can continue a response, or only the one that made it.
+
+    The LiteLLM proxy in its managed mode keeps histories per connection. On another one it hands the id on, and
+    answers; but what it then remembers begins there, so that the turn after would be made without the beginning.
+
+    Args:
+        response_id: Its id.
+        stored: Whether the server says that it stored it.
+    """
+    return stored and not response_id.startswith(_LITELLM)
 
 
 class ChainKey:
@@ -121,7 +136,7 @@ class Plan:
         reason: Why.
         start: Position of the first message to send (0 in a full send).
         previous_response_id: What is continued, or None.
-        stored: Whether that response is in the provider's storage.
+        stored: Whether any connection can continue that response.
         instructions: Whether the leading system text goes to `instructions` instead of `input`.
         link: The link that was followed, or None.
     """
@@ -150,7 +165,7 @@ def plan(
         key: Checks links.
         model: The model that is asked.
         system_mode: `"auto"`, `"input"` or `"instructions"`.
-        alive: Says whether a response, given its id and whether it was stored, can still be continued.
+        alive: Says whether a response, given its id and whether any connection could load it, can be continued.
 
     Returns:
         A delta where a link proves one; else a full send with the reason why the newest link was no use.
@@ -171,7 +186,7 @@ def plan(
                 instructions = instructions or mode == "auto"
             elif position == len(history.digests) - 1:
                 refusal = Reason.NOTHING_NEW
-            elif not alive(link["id"], link["store"]):
+            elif not alive(link["id"], loadable(link["id"], link["store"])):
                 refusal = Reason.NOT_ALIVE
             else:
                 return Plan(
@@ -179,7 +194,7 @@ def plan(
                     Reason.CHAIN,
                     start=position + 1,
                     previous_response_id=link["id"],
-                    stored=link["store"],
+                    stored=loadable(link["id"], link["store"]),
                     instructions=link["sys"] == "",
                     link=link,
                 )

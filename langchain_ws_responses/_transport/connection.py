@@ -16,6 +16,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.protocol import State
 
 from .. import _json
+from .._protocol.chain import loadable
 from .._protocol.connection import Received, ResponsesProtocol
 from .._protocol.events import EventKind
 from .._types import Failure, FailureKind, Phase
@@ -335,7 +336,7 @@ class Connection:
         if received.ended:
             del self._tickets[lane]
             ticket.phase = Phase.TERMINAL
-            self.lanes.ended(lane, unstored=not ticket.keeps)
+            self.lanes.ended(lane, unstored=not loadable(lane.latest or "", ticket.keeps))
             if lane.latest is not None:
                 self.pool.index(lane.latest, self)
             self._finish(ticket, None)

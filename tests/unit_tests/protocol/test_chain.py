@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 from collections.abc import Callable, Sequence
@@ -150,6 +151,20 @@ def test_only_a_living_response_is_continued(stored: bool) -> None:
         assert (result.mode, result.stored) == (SendMode.DELTA, True)
     else:
         assert full(result, Reason.NOT_ALIVE)
+
+
+@pytest.mark.parametrize("provider", ["openai", "hosted_vllm"])
+def test_what_litellm_answered_is_continued_only_where_it_was_made(provider: str) -> None:
+    # The proxy keeps managed histories per connection, and truncates them without a word on another one.
+    inner = f"litellm:custom_llm_provider:{provider};model_id:1;response_id:resp_1"
+    response_id = "resp_" + base64.b64encode(inner.encode()).decode()
+    messages = [*answered([QUESTION], response_id, store=True), MORE]
+    asked: list[tuple[str, bool]] = []
+    result = planned(messages, alive=lambda *given: bool(asked.append(given)) or True)
+    assert asked == [(response_id, False)]
+    # Nor may the transport take it to another connection.
+    assert (result.mode, result.stored) == (SendMode.DELTA, False)
+    assert full(planned(messages, alive=lambda _, loads: loads), Reason.NOT_ALIVE)
 
 
 def test_an_older_response_that_lives_is_better_than_none() -> None:
