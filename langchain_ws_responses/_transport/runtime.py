@@ -19,6 +19,8 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
+from .greenlets import check_greenlets
+
 __all__ = ["Runtime", "keep_inherited", "runtime"]
 
 logger = logging.getLogger("langchain_ws_responses")
@@ -111,6 +113,7 @@ class Runtime:
         with self._lock:
             if self._loop is not None and self._pid == os.getpid():
                 return self._loop
+            check_greenlets()
             # The loop is made here and works as a queue before its thread has come up, so nobody waits for the
             # thread: `threading.Thread.start` would block, which event loops under observation do not allow.
             # The kind is fixed: a policy's own loops may not survive a fork.

@@ -39,6 +39,11 @@ def counted(reduced: int, full: int) -> int:
     return full if FULL else reduced
 
 
+def environment() -> dict[str, str]:
+    """The environment in which a script finds the project and the helpers of the tests."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(PROJECT), str(PROJECT / "tests")])}
+
+
 def python(script: str, *args: str, code: int = 0, blame: bool = True, file: Path | None = None) -> str:
     """Runs a script as strictly as Python can; it must be silent on stderr.
 
@@ -56,7 +61,7 @@ def python(script: str, *args: str, code: int = 0, blame: bool = True, file: Pat
     done = subprocess.run(
         [sys.executable, *strict, *(["-c", source] if file is None else [str(file)]), *args],
         cwd=PROJECT,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(PROJECT), str(PROJECT / "tests")])},
+        env=environment(),
         capture_output=True,
         text=True,
         timeout=580,

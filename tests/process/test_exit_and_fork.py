@@ -11,7 +11,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from process.kit import PRELUDE, PROJECT, counted, python
+from process.kit import PRELUDE, PROJECT, counted, environment, python
 
 from langchain_ws_responses.testing import ResponsesServer, text
 
@@ -219,7 +219,7 @@ def test_workers_of_a_preloaded_server() -> None:
         process = subprocess.Popen(
             [sys.executable, "-X", "dev", "-W", "error", "-c", PRELUDE + PRELOADED, server.base_url],
             cwd=PROJECT,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(PROJECT), str(PROJECT / "tests")])},
+            env=environment(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
