@@ -6,7 +6,7 @@
   is checked and not run.
 - A block with `title="Output"` is what the block before it prints; `…` stands for anything in a line, a line of its
   own for any lines.
-- JSON, TOML, YAML and diffs are parsed.
+- JSON, TOML, YAML and diffs are parsed; a diff with `title="name.py"` changes that file.
 - A block behind `<!-- not run: why -->` is left out.
 
 Python runs in children of one server process, which has imported what is slow to import.
@@ -28,13 +28,15 @@ import sys
 import traceback
 import warnings
 from dataclasses import dataclass
+from importlib.metadata import entry_points
+from importlib.util import find_spec
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 from langchain_ws_responses.testing import ResponsesServer
 
-__all__ = ["PROJECT", "Block", "blocks_of", "check_command", "run_page", "seems_like"]
+__all__ = ["PROJECT", "Block", "blocks_of", "check_command", "check_program", "run_page", "seems_like"]
 
 PROJECT = Path(__file__).parents[1]
 _FENCE = re.compile(r"^(?P<indent>\s*)(?P<fence>`{3,})(?P<language>[\w-]*)\s*(?P<rest>.*)$")
@@ -46,6 +48,7 @@ _SHELL = ("bash", "console", "sh")
 _PARSED = ("json", "toml", "yaml", "diff")
 _PLAIN = ("", "text", "ini", "dockerfile", "nginx")
 _SECONDS = 50
+_PLUGIN = "langchain_ws_responses.testing.pytest_plugin"
 _SLOW_IMPORTS = [
     "langchain.agents",
     "langchain.agents.middleware",
@@ -57,6 +60,10 @@ _SLOW_IMPORTS = [
     "websockets.asyncio.client",
     "docs_kit",
 ]
+
+
+class _Wrong(Exception):
+    """A block does not do what the page says."""
 
 
 @dataclass(frozen=True)
@@ -148,6 +155,18 @@ def _parse(block: Block) -> None:
             ast.parse("\n".join(line[1:] for line in block.code.splitlines() if line[:1] in (sign, " ")))
 
 
+def _applied(block: Block, path: Path) -> str:
+    """The text of a file after a diff of one place."""
+    old, new = (
+        "".join(f"{line[1:]}\n" for line in block.code.splitlines() if line[:1] in (sign, " "))
+        for sign in "-+"
+    )
+    before = path.read_text(encoding="utf-8")
+    if before.count(old) != 1:
+        raise _Wrong(f"the diff does not fit {path.name}")
+    return before.replace(old, new)
+
+
 # -- shell ------------------------------------------------------------------
 
 
@@ -186,6 +205,30 @@ def check_command(command: str) -> bool:
     return True
 
 
+def check_program(command: str) -> None:
+    """Checks a command for those who work on the code, which takes too long, or changes too much, to be run here.
+
+    Raises:
+        ValueError: It names a program, module or path that does not exist.
+    """
+    words = [word for word in shlex.split(command, comments=True) if not re.match(r"^\w+=", word)]
+    if not words or check_command(command):
+        return
+    program = PROJECT / words[0]
+    if words[0].startswith(".venv/bin/"):
+        program = Path(sys.executable).parent / Path(words[0]).name
+    missing = [] if program.exists() else [words[0]]
+    if words[1:2] == ["-m"]:
+        missing += [] if find_spec(words[2]) else [words[2]]
+    missing += [
+        word
+        for word in words[1:]
+        if re.fullmatch(r"[\w-]+(/[\w.-]+)+", word) and not (PROJECT / word).exists()
+    ]
+    if missing:
+        raise ValueError(f"{command}: there is no {missing[0]}")
+
+
 def _python_command(words: list[str]) -> tuple[dict[str, str], list[str]] | None:
     """Takes a call of Python apart: its variables and its arguments; None for any other command."""
     variables = {}
@@ -198,6 +241,8 @@ def _python_command(words: list[str]) -> tuple[dict[str, str], list[str]] | None
         or set("|&;<>$*") & set("".join(words))
     ):
         return None
+    if words[1:3] == ["-m", "pytest"]:
+        return None  # it wants to be the first to import its plugins
     return variables, words[1:]
 
 
@@ -244,10 +289,6 @@ def _run_cells(calls: Connection, directory: Path, environment: dict[str, str], 
 # -- a page -----------------------------------------------------------------
 
 
-class _Wrong(Exception):
-    """A block does not do what the page says."""
-
-
 class _Player:
     """Runs the blocks of one page."""
 
@@ -268,7 +309,8 @@ class _Player:
         if block.title:
             path = self._directory / block.title
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(block.code, encoding="utf-8")
+            code = _applied(block, path) if block.language == "diff" else block.code
+            path.write_text(code, encoding="utf-8")
             if block.language == "python":
                 ast.parse(block.code)
             return ""
@@ -369,6 +411,8 @@ def run_page(page: Path, directory: Path, *, key: bool) -> str:
     """
     foreign = ("OPENAI_", "LANGCHAIN_", "LANGSMITH_", "PYTEST_", "COV_")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
+    if not any(entry.value == _PLUGIN for entry in entry_points(group="pytest11")):
+        environment["PYTEST_PLUGINS"] = _PLUGIN  # installed before the package had one
     # Commands find this environment, by name and as `.venv`.
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', '')}"
     (directory / ".venv").symlink_to(Path(sys.executable).parent.parent)

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from docs_kit import PROJECT, Block, blocks_of, check_command, run_page, seems_like
+from docs_kit import PROJECT, Block, blocks_of, check_command, check_program, run_page, seems_like
 
 PAGES = [
     *(PROJECT / name for name in ("README.md", "CONTRIBUTING.md", "AGENTS.md", "examples/README.md")),
@@ -17,7 +17,9 @@ PAGES = [
     *sorted((PROJECT / "docs").rglob("*.mdx")),
 ]
 PAGES = [page for page in PAGES if page.exists()]
-MOST_NOT_RUN = 12
+# Their commands run for minutes, or change files: what they name is checked.
+FOR_DEVELOPERS = ("CONTRIBUTING.md", "AGENTS.md")
+MOST_NOT_RUN = 8
 
 
 def name_of(page: Path) -> str:
@@ -28,10 +30,30 @@ def runs(block: Block) -> bool:
     return block.language not in ("", "text") and not block.not_run
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if any(map(runs, blocks_of(page)))], ids=name_of)
+@pytest.mark.parametrize(
+    "page",
+    [page for page in PAGES if any(map(runs, blocks_of(page))) and name_of(page) not in FOR_DEVELOPERS],
+    ids=name_of,
+)
 def test_blocks_run(page: Path, tmp_path: Path) -> None:
     # The tutorial is for people without a key.
     assert run_page(page, tmp_path, key="tutorial" not in page.parts) == ""
+
+
+@pytest.mark.parametrize("name", FOR_DEVELOPERS)
+def test_commands_for_developers_exist(name: str) -> None:
+    blocks = blocks_of(PROJECT / name)
+    assert {block.language for block in blocks} <= {"bash", "text"}
+    commands = [
+        part
+        for block in blocks
+        if block.language == "bash"
+        for line in block.code.splitlines()
+        for part in line.split(" && ")
+    ]
+    assert commands
+    for command in commands:
+        check_program(command)
 
 
 def test_few_blocks_are_not_run_and_each_says_why() -> None:
@@ -82,6 +104,7 @@ def fenced(language: str, code: str) -> str:
         (fenced("bash", "pip install langchain-ws-responses[nothing]"), "no extra nothing"),
         (fenced("json", "{"), "JSONDecodeError"),
         (fenced("diff", "-import a\n+import"), "SyntaxError"),
+        (fenced('text title="a.py"', "a") + fenced('diff title="a.py"', "-b\n+c"), "does not fit a.py"),
         (fenced("python", "import os\nos._exit(0)"), "ended early"),
     ],
 )
@@ -96,7 +119,8 @@ def test_blocks_of_a_page_go_on_from_each_other(tmp_path: Path) -> None:
         + fenced("python", "print(word)")
         + fenced('text title="Output"', "s…d")
         + fenced('python title="tool.py"', "import os, sys\nos.mkdir(sys.argv[1])")
-        + fenced("bash", "pip install 'langchain-ws-responses[demo]'\npython tool.py once")
+        + fenced('diff title="tool.py"', "-os.mkdir(sys.argv[1])\n+os.mkdir(sys.argv[2])")
+        + fenced("bash", "pip install 'langchain-ws-responses[demo]'\npython tool.py - once")
         + fenced("python", "import os\nos.rmdir('once')")
         + "<!-- not run: it would never end -->\n"
         + fenced("bash", "sleep infinity")
@@ -133,3 +157,11 @@ def test_only_known_packages_are_named() -> None:
     assert not check_command("python -m langchain_ws_responses demo")
     with pytest.raises(ValueError, match="no dependency"):
         check_command("pip install left-pad")
+
+
+def test_only_programs_that_exist_are_named() -> None:
+    check_program("LANGCHAIN_WS_RESPONSES_FULL_COUNTS=1 .venv/bin/python -m pytest -n 0 tests/process")
+    check_program("PYTHON=python3.10 .ci/run")
+    for wrong in (".venv/bin/no-such-tool", "python -m no_such_module", ".venv/bin/python tools/none.py"):
+        with pytest.raises(ValueError, match="there is no"):
+            check_program(wrong)
