@@ -61,7 +61,7 @@ def run_pytest(
             *args,
         ],
         cwd=folder,
-        env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", **(env or {})},
+        env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "CI": "", **(env or {})},
         capture_output=True,
         text=True,
         timeout=50,

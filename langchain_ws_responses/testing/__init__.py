@@ -10,14 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from langchain_ws_responses._transport.retry import set_testing
+    from langchain_ws_responses.testing._cassette import CassetteError
     from langchain_ws_responses.testing._chaos import ChaosProxy
     from langchain_ws_responses.testing._gate import AdjustableClock, Clock, Gate
     from langchain_ws_responses.testing._links import ChaosConnection, Fault
+    from langchain_ws_responses.testing._recorder import RecordingServer
     from langchain_ws_responses.testing._records import (
         RecordedConnection,
         RecordedHandshake,
         RecordedRequest,
     )
+    from langchain_ws_responses.testing._replay import ReplayServer
     from langchain_ws_responses.testing._script import (
         Answer,
         calls,
@@ -40,10 +43,13 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "._transport.retry": ("set_testing",),
+    ".testing._cassette": ("CassetteError",),
     ".testing._chaos": ("ChaosProxy",),
     ".testing._gate": ("AdjustableClock", "Clock", "Gate"),
     ".testing._links": ("ChaosConnection", "Fault"),
+    ".testing._recorder": ("RecordingServer",),
     ".testing._records": ("RecordedConnection", "RecordedHandshake", "RecordedRequest"),
+    ".testing._replay": ("ReplayServer",),
     ".testing._script": (
         "Answer",
         "calls",
@@ -69,6 +75,7 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [
     "AdjustableClock",
     "Answer",
+    "CassetteError",
     "ChaosConnection",
     "ChaosProxy",
     "Clock",
@@ -77,6 +84,8 @@ __all__ = [
     "RecordedConnection",
     "RecordedHandshake",
     "RecordedRequest",
+    "RecordingServer",
+    "ReplayServer",
     "ResponsesServer",
     "calls",
     "custom_tool_call",

@@ -93,6 +93,9 @@ class Config:
     event_delay: float = 0.0
     event_gate: EventGate | None = None
     max_message_size: int = 64 * 2**20
+    # Whether input is refused that the model could not be given; a recording was accepted once.
+    strict: bool = True
+    compact: Callable[[RecordedRequest], tuple[int, Any]] | None = None
 
 
 @dataclass(eq=False)
@@ -196,7 +199,8 @@ class Engine:
                 items = input_items(steered) + items
         request.resolved = items
         generate = request.generate or config.warm_up == "generate"
-        check_items(request.seen, generate=generate)
+        if config.strict:
+            check_items(request.seen, generate=generate)
 
     def _parent(self, turn: Turn, previous: str) -> Node:
         node = None if turn.memory is None else turn.memory.find(previous)

@@ -65,7 +65,7 @@ class HttpPeer:
                 return
             if request is None:
                 return
-            await self._answer(request, body)
+            await self.answer(request, body)
             if self._http.our_state is not h11.DONE or self._http.their_state is not h11.DONE:
                 return
             self._http.start_next_cycle()
@@ -77,7 +77,7 @@ class HttpPeer:
             event = self._http.next_event()
             if event is h11.NEED_DATA:
                 if self._http.they_are_waiting_for_100_continue:
-                    await self._send(h11.InformationalResponse(status_code=100, headers=[]))
+                    await self.send(h11.InformationalResponse(status_code=100, headers=[]))
                 self._http.receive_data(await self._stream.read())
             elif isinstance(event, h11.Request):
                 request = event
@@ -88,7 +88,8 @@ class HttpPeer:
             else:
                 return None, b""
 
-    async def _answer(self, request: h11.Request, body: bytes) -> None:
+    async def answer(self, request: h11.Request, body: bytes) -> None:
+        """Answers one request."""
         headers = {name.decode(): value.decode("latin-1") for name, value in request.headers}
         path = request.target.decode("latin-1").partition("?")[0].rstrip("/")
         try:
@@ -150,6 +151,12 @@ class HttpPeer:
             if stored is None or stored.node is None:
                 raise not_found(previous)
             request.parent = stored.node
+        if engine.config.compact is not None:
+            status, window = engine.config.compact(request)
+            request.status = "error" if status >= 400 else "completed"
+            engine.changed()
+            await self.reply(status, window)
+            return
         check_items(request.seen, generate=False)
         kept = [
             {"id": new_id("msg"), "status": "completed", **item, "type": "message"}
@@ -195,21 +202,22 @@ class HttpPeer:
 
     # -- output
 
-    async def _send(self, event: Any) -> None:
+    async def send(self, event: Any) -> None:
+        """Sends an event of h11."""
         await self._stream.write(self._http.send(event) or b"")
 
     async def start(self, status: int, headers: Mapping[str, str]) -> None:
         """Sends a response head."""
         lines = {"x-request-id": new_id("req"), "openai-version": "2020-10-01", **headers}
-        await self._send(h11.Response(status_code=status, headers=list(lines.items())))
+        await self.send(h11.Response(status_code=status, headers=list(lines.items())))
 
     async def chunk(self, data: bytes) -> None:
         """Sends a part of a response body."""
-        await self._send(h11.Data(data=data))
+        await self.send(h11.Data(data=data))
 
     async def end(self) -> None:
         """Ends a response body."""
-        await self._send(h11.EndOfMessage())
+        await self.send(h11.EndOfMessage())
 
     async def reply(self, status: int, value: Any, headers: Mapping[str, str] | None = None) -> None:
         """Sends a whole response; bytes go out as they are, anything else as JSON."""

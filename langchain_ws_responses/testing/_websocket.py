@@ -85,7 +85,7 @@ class WebSocketPeer:
             return False
         self._headers = {name.lower(): value for name, value in request.headers.raw_items()}
         try:
-            self._check(request.path)
+            await self.admit(request.path, self._headers)
         except ApiError as error:
             self._shook(request.path, error.status)
             await self._refuse(error)
@@ -108,7 +108,12 @@ class WebSocketPeer:
         self._engine.handshakes.append(shake)
         self._engine.changed()
 
-    def _check(self, path: str) -> None:
+    async def admit(self, path: str, headers: Mapping[str, str]) -> None:
+        """Refuses a handshake by raising what it is refused with.
+
+        Raises:
+            ApiError: Not here, or not with this key.
+        """
         config = self._engine.config
         if config.refuse_upgrade is not None:
             status = config.refuse_upgrade
@@ -117,7 +122,7 @@ class WebSocketPeer:
             )
         if path.partition("?")[0].rstrip("/") != "/v1/responses":
             raise ApiError(404, None, f"Invalid URL (GET {path})")
-        check_key(self._headers, config.api_key)
+        check_key(headers, config.api_key)
 
     async def _refuse(self, error: ApiError) -> None:
         data = _json.dumps(error_body(error))
@@ -202,7 +207,11 @@ class WebSocketPeer:
         self.record.bytes_received += len(payload)
         if self.expired():
             await self.expire()
-            return
+        else:
+            await self.message(payload)
+
+    async def message(self, payload: bytes) -> None:
+        """Handles one message of the client."""
         try:
             body = parse_json(payload)
         except ValueError:

@@ -1,4 +1,4 @@
-"""The pytest plugin: `responses_server` and `chaos_proxy`.
+"""The pytest plugin: `responses_server`, `chaos_proxy` and `ws_cassette`.
 
 pytest loads this module at every start where the package is installed, so it imports nothing before a fixture is used.
 The fixtures are plain ones, for sync and async tests alike, under any async plugin; everything that they start runs in
@@ -8,14 +8,16 @@ threads of its own.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
-    from langchain_ws_responses.testing import ChaosProxy, ResponsesServer
+    from langchain_ws_responses.testing import ChaosProxy, RecordingServer, ReplayServer, ResponsesServer
 
 _PASSED = pytest.StashKey[bool]()
 # Read by openai and langchain-openai; they would lead past the local server.
@@ -25,7 +27,23 @@ _MARKERS = (
     "responses_server(*answers, **options): the script and the options of the `ResponsesServer` of the fixture "
     "`responses_server`",
     "chaos_proxy(*faults): faults of every connection through the fixture `chaos_proxy`",
+    "ws_cassette(name, *, record_mode, upstream, match_on, allow_unused, scrubbers, secrets, record_headers): the file "
+    "of the fixture `ws_cassette`, and what is done with it",
 )
+_MODES = ("none", "once", "all")
+_OF_A_REPLAY = ("match_on", "scrubbers", "allow_unused")
+_OF_A_RECORDING = ("upstream", "scrubbers", "secrets", "record_headers")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Adds the option and the setting for cassettes."""
+    words = (
+        "what the fixture ws_cassette does: none (replay only), once (record where there is no cassette), "
+        "all (record anew)"
+    )
+    group = parser.getgroup("langchain-ws-responses")
+    group.addoption("--ws-record-mode", choices=_MODES, help=f"{words}; the default is none")
+    parser.addini("ws_record_mode", f"{words}; where CI is set, only --ws-record-mode counts", default="none")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -88,6 +106,98 @@ def chaos_proxy(
     with ChaosProxy(responses_server, faults=() if marker is None else marker.args) as proxy:
         point_at(proxy.base_url, monkeypatch)
         yield proxy
+
+
+@pytest.fixture
+def ws_cassette_dir(request: pytest.FixtureRequest) -> Path:
+    """The folder of a test's cassettes, `cassettes/NAME_OF_THE_MODULE` beside it; override it for another one."""
+    return request.path.parent / "cassettes" / request.path.stem
+
+
+@pytest.fixture
+def ws_cassette_config() -> dict[str, Any]:
+    """Options of every cassette, such as `scrubbers`, those of the marker; override it to set some."""
+    return {}
+
+
+@pytest.fixture
+def ws_cassette(
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    ws_cassette_dir: Path,
+    ws_cassette_config: dict[str, Any],
+) -> Iterator[ReplayServer | RecordingServer]:
+    """An endpoint that replays this test's cassette, or records it where the record mode says so.
+
+    `OPENAI_BASE_URL` leads to it. Recording needs the real `OPENAI_API_KEY`; the endpoint is the one that
+    `OPENAI_BASE_URL` named before, or OpenAI's. A recording is kept after a test that passed.
+    """
+    from langchain_ws_responses.testing import CassetteError, RecordingServer, ReplayServer, set_testing
+
+    marker = request.node.get_closest_marker("ws_cassette")
+    args, marked = (marker.args, marker.kwargs) if marker is not None else ((), {})
+    options = {**ws_cassette_config, **marked}
+    _check_options(options)
+    mode = _record_mode(request.config, options)
+    path = ws_cassette_dir / (args[0] if args else f"{_file_name(request.node)}.jsonl")
+    server: ReplayServer | RecordingServer
+    if mode == "all" or (mode == "once" and not path.exists()):
+        chosen = {name: value for name, value in options.items() if name in _OF_A_RECORDING}
+        chosen.setdefault("upstream", os.environ.get("OPENAI_BASE_URL") or "https://api.openai.com/v1")
+        key = os.environ.get("OPENAI_API_KEY")
+        if not key:
+            pytest.fail(f"ws_cassette: recording {path} needs OPENAI_API_KEY.", pytrace=False)
+        server = RecordingServer(path, api_key=key, **chosen)
+    else:
+        chosen = {name: value for name, value in options.items() if name in _OF_A_REPLAY}
+        try:
+            server = ReplayServer(path, **chosen)
+        except CassetteError as exc:
+            hint = "" if path.exists() else " Run pytest with --ws-record-mode=once and a key."
+            pytest.fail(f"ws_cassette: {exc}{hint}", pytrace=False)
+    with set_testing(not server.recording):
+        server.start()
+        try:
+            point_at(server.base_url, monkeypatch)
+            yield server
+        finally:
+            server.stop()
+    if request.node.stash.get(_PASSED, True):
+        try:
+            server.assert_exhausted()
+            if isinstance(server, RecordingServer):
+                server.save()
+        except (AssertionError, CassetteError) as exc:
+            pytest.fail(f"ws_cassette: {exc}", pytrace=exc.__cause__ is not None)
+
+
+def _check_options(options: dict[str, Any]) -> None:
+    known = {"record_mode", *_OF_A_REPLAY, *_OF_A_RECORDING}
+    unknown = sorted(set(options) - known)
+    if unknown:
+        pytest.fail(
+            f"ws_cassette: unknown option {unknown[0]!r}; there are {', '.join(sorted(known))}.",
+            pytrace=False,
+        )
+
+
+def _record_mode(config: pytest.Config, options: dict[str, Any]) -> str:
+    """The command line's, then none where CI is set, then the marker's, then the setting."""
+    given: str | None = config.getoption("--ws-record-mode")
+    if given is None and os.environ.get("CI", "").lower() not in ("", "0", "false"):
+        given = "none"
+    mode = given or options.get("record_mode") or config.getini("ws_record_mode")
+    if mode not in _MODES:
+        pytest.fail(
+            f"ws_cassette: unknown record mode {mode!r}; use one of {', '.join(_MODES)}.", pytrace=False
+        )
+    return str(mode)
+
+
+def _file_name(node: pytest.Item) -> str:
+    owner = getattr(node, "cls", None)
+    name = node.name if owner is None else f"{owner.__name__}.{node.name}"
+    return re.sub(r"[^\w.\-\[\]]", "-", name)
 
 
 def point_at(base_url: str, monkeypatch: pytest.MonkeyPatch) -> None:

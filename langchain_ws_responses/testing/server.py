@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-import threading
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from types import TracebackType
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
 from langchain_ws_responses.testing._describe import describe, summary
-from langchain_ws_responses.testing._engine import Config, Engine, EventGate, Lost, Reactive
-from langchain_ws_responses.testing._gate import AdjustableClock, Clock
-from langchain_ws_responses.testing._http import HttpPeer
-from langchain_ws_responses.testing._records import (
-    RecordedConnection,
-    RecordedHandshake,
-    RecordedRequest,
-)
+from langchain_ws_responses.testing._engine import Config, EventGate, Reactive
+from langchain_ws_responses.testing._gate import Clock
+from langchain_ws_responses.testing._listener import LocalServer
 from langchain_ws_responses.testing._script import Answer, as_answer
-from langchain_ws_responses.testing._stream import Stream
-from langchain_ws_responses.testing._websocket import WebSocketPeer, wants_upgrade
 
 __all__ = ["ResponsesServer"]
 
@@ -28,7 +18,7 @@ _GRACE = 1.0
 T = TypeVar("T")
 
 
-class ResponsesServer:
+class ResponsesServer(LocalServer):
     """A local server that speaks the Responses API over WebSocket, HTTP JSON and SSE.
 
     It runs in a daemon thread of its own and keeps a record of every request with what the model saw.
@@ -84,77 +74,15 @@ class ResponsesServer:
         event_gate: EventGate | None = None,
         max_message_size: int = 64 * 2**20,
     ) -> None:
-        self.config = Config(
+        config = Config(
             answer, api_key, lanes, concurrent, max_in_flight, max_lanes, lifetime, warm_up, model_check,
             refuse_upgrade, dict(refuse_headers or {}), event_delay, event_gate, max_message_size,
         )  # fmt: skip
-        if isinstance(clock, AdjustableClock):
-            self.clock = clock
-        else:
-            self.clock = AdjustableClock() if clock is None else AdjustableClock(clock)
-        self._host, self._wanted_port, self._port = host, port, 0
-        self._changed = threading.Condition()
-        script = [as_answer(item) for item in answers]
-        self._engine = Engine(self.config, script, self.clock, self._notify)
-        self._life = threading.Lock()
-        self._thread: threading.Thread | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._stop: asyncio.Event | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._peers: set[WebSocketPeer] = set()
+        super().__init__(config, [as_answer(item) for item in answers], host, port, clock)
 
-    # -- life
-
-    def start(self) -> ResponsesServer:
-        """Starts the server; does nothing when it runs.
-
-        Raises:
-            OSError: The address is in use or not ours.
-        """
-        with self._life:
-            if self._thread is not None:
-                return self
-            ready = threading.Event()
-            failure: list[OSError] = []
-            thread = threading.Thread(
-                target=self._main, args=(ready, failure), name="responses-server", daemon=True
-            )
-            thread.start()
-            ready.wait()
-            if failure:
-                thread.join()
-                raise failure[0]
-            self._thread = thread
-        return self
-
-    def stop(self) -> None:
-        """Stops the server and closes every connection; does nothing when it is stopped."""
-        with self._life:
-            thread, loop, stop = self._thread, self._loop, self._stop
-            if thread is None or loop is None or stop is None:
-                return
-            loop.call_soon_threadsafe(stop.set)
-            thread.join()
-            self._thread = self._loop = self._stop = None
-
-    def __enter__(self) -> ResponsesServer:
-        return self.start()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
-        if kind is None:
-            self.assert_exhausted()
-
-    async def __aenter__(self) -> ResponsesServer:
-        return await asyncio.to_thread(self.start)
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await asyncio.to_thread(self.stop)
-        if kind is None:
+    def _leave(self, *, clean: bool) -> None:
+        super()._leave(clean=clean)
+        if clean:
             self.assert_exhausted()
 
     def __repr__(self) -> str:
@@ -164,56 +92,6 @@ class ResponsesServer:
             f"<ResponsesServer [{state} | {open_now} open, {len(self.connections)} accepted | "
             f"{len(self.requests)} requests, {len(self._engine.script)} answers left]>"
         )
-
-    # -- addresses and records
-
-    @property
-    def port(self) -> int:
-        """The port it listens on."""
-        return self._port
-
-    @property
-    def base_url(self) -> str:
-        """The `base_url` for clients: `http://host:port/v1`."""
-        return f"http://{self._host}:{self._port}/v1"
-
-    @property
-    def websocket_url(self) -> str:
-        """The WebSocket endpoint: `ws://host:port/v1/responses`."""
-        return f"ws://{self._host}:{self._port}/v1/responses"
-
-    @property
-    def requests(self) -> list[RecordedRequest]:
-        """Every create and compaction of every transport, in order of arrival."""
-        return self._engine.requests
-
-    @property
-    def connections(self) -> list[RecordedConnection]:
-        """Every accepted WebSocket, in order."""
-        return self._engine.connections
-
-    @property
-    def handshakes(self) -> list[RecordedHandshake]:
-        """Every attempt to upgrade, in order."""
-        return self._engine.handshakes
-
-    def wait_for(self, predicate: Callable[[], T], timeout: float = 5.0) -> T:
-        """Waits until the records satisfy `predicate`, without polling.
-
-        Args:
-            predicate: Called after every change to the records.
-            timeout: Seconds.
-
-        Returns:
-            The true value of `predicate`.
-
-        Raises:
-            TimeoutError: It stayed false.
-        """
-        with self._changed:
-            if not self._changed.wait_for(predicate, timeout):
-                raise TimeoutError(f"not true within {timeout:g} s: {self!r}")
-            return predicate()
 
     def assert_exhausted(self) -> None:
         """Checks that the script was played to its end and that nothing raised in the server.
@@ -293,91 +171,3 @@ class ResponsesServer:
                 peer.memory.forget(response_id)
 
         self._call(forget)
-
-    def _call(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Runs `work` on the server's loop and waits for it."""
-        loop = self._loop
-        if loop is None:
-            return
-
-        async def run() -> None:
-            await work()
-
-        asyncio.run_coroutine_threadsafe(run(), loop).result(_PATIENCE)
-
-    # -- the thread
-
-    def _notify(self) -> None:
-        with self._changed:
-            self._changed.notify_all()
-
-    def _main(self, ready: threading.Event, failure: list[OSError]) -> None:
-        try:
-            asyncio.run(self._serve(ready))
-        except OSError as exc:
-            failure.append(exc)
-        finally:
-            ready.set()
-
-    async def _serve(self, ready: threading.Event) -> None:
-        stop = asyncio.Event()
-        server = await asyncio.start_server(self._accept, self._host, self._wanted_port)
-        self._port = server.sockets[0].getsockname()[1]
-        self._loop, self._stop = asyncio.get_running_loop(), stop
-        ready.set()
-        await stop.wait()
-        server.close()
-        await asyncio.gather(*(peer.close(1001) for peer in self._peers))
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await server.wait_closed()
-
-    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        # A plain function: asyncio would log the cancellation of a coroutine of its own as an error.
-        task = asyncio.get_running_loop().create_task(self._connection(Stream(reader, writer)))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _connection(self, stream: Stream) -> None:
-        try:
-            head = await stream.read_head()
-            if wants_upgrade(head):
-                await self._websocket(stream, head)
-            elif head:
-                await HttpPeer(self._engine, stream).run(head)
-        except Lost:
-            pass
-        except Exception as exc:
-            # A defect of the server must fail the test that met it, not vanish in a thread.
-            self._engine.failures.append(exc)
-        except asyncio.CancelledError:
-            stream.abort()
-            raise
-        finally:
-            stream.close(_GRACE)
-            await stream.wait_closed()
-
-    async def _websocket(self, stream: Stream, head: bytes) -> None:
-        peer = WebSocketPeer(self._engine, stream)
-        self._peers.add(peer)
-        lifetime = self.config.lifetime
-        timer = None
-        if lifetime is not None:
-            timer = asyncio.get_running_loop().call_later(lifetime, self._expire_soon)
-        try:
-            await peer.run(head)
-        finally:
-            self._peers.discard(peer)
-            if timer is not None:
-                timer.cancel()
-
-    def _expire_soon(self) -> None:
-        task = asyncio.get_running_loop().create_task(self._expire())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _expire(self) -> None:
-        for peer in list(self._peers):
-            if peer.expired():
-                await peer.expire()

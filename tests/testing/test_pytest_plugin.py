@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 from pytest_runs import PLUGIN, run_pytest
 
+from langchain_ws_responses.testing import ResponsesServer
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -294,3 +296,155 @@ def test_one(responses_server, number):
         plugins=(PLUGIN, "xdist.plugin"),
     )
     assert [*run.outcomes.values()] == [["passed"]] * 8, run.out
+
+
+# -- cassettes -------------------------------------------------------------------------
+
+TAPED = (
+    ASK
+    + """
+class TestWeather:
+    @pytest.mark.parametrize("city", ["Oslo", "a/b"])
+    def test_city(self, ws_cassette, city):
+        assert os.environ["OPENAI_BASE_URL"] == ws_cassette.base_url
+        assert os.environ["OPENAI_API_KEY"] == "sk-test"
+        assert said(ask(city)) == "Sunny."
+        assert [request.mode for request in ws_cassette.requests] == ["full"]
+
+@pytest.mark.ws_cassette("shared.jsonl", match_on=["input"])
+def test_named(ws_cassette):
+    assert said(ask("Hi", temperature=0.5 if ws_cassette.recording else 1)) == "Sunny."
+"""
+)
+PLACE = ("cassettes", "test_user")
+
+
+def test_cassette_is_recorded_once_and_replayed_without_the_service(tmp_path: Path) -> None:
+    answers = ["Sunny."] * 3
+    with ResponsesServer(*answers, api_key="sk-the-real-key") as upstream:
+        env = {"OPENAI_BASE_URL": upstream.base_url, "OPENAI_API_KEY": "sk-the-real-key"}
+        run = run_pytest(tmp_path, TAPED, "--ws-record-mode=once", env=env)
+        assert [*run.outcomes.values()] == [["passed"]] * 3, run.out
+    folder = tmp_path.joinpath(*PLACE)
+    files = sorted(folder.iterdir())
+    assert [path.name for path in files] == [
+        "TestWeather.test_city[Oslo].jsonl",
+        "TestWeather.test_city[a-b].jsonl",
+        "shared.jsonl",
+    ]
+    assert "real-key" not in "".join(path.read_text() for path in files)
+    before = [path.read_bytes() for path in files]
+    for mode in ((), ("--ws-record-mode=once",)):
+        run = run_pytest(tmp_path, TAPED, *mode)
+        assert [*run.outcomes.values()] == [["passed"]] * 3, run.out
+    assert [path.read_bytes() for path in files] == before
+
+
+def test_cassette_that_is_missing_used_wrongly_or_left_over(tmp_path: Path) -> None:
+    folder = tmp_path.joinpath(*PLACE)
+    folder.mkdir(parents=True)
+    request = {"kind": "create", "transport": "http", "headers": {}, "body": {"model": "m", "input": "Hi"}}
+    message = {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "Ho."}]}
+    response = {"id": "resp_1", "object": "response", "status": "completed", "output": [message]}
+    line = {"request": request, "response": {"status": 200, "body": response}}
+    (folder / "hi.jsonl").write_text("\n".join(map(json.dumps, [{"cassette": 1}, line])), encoding="utf-8")
+    (folder / "broken.jsonl").write_text("{}", encoding="utf-8")
+    run = run_pytest(
+        tmp_path,
+        ASK
+        + """
+def test_missing(ws_cassette):
+    pass
+
+@pytest.mark.ws_cassette("broken.jsonl")
+def test_broken(ws_cassette):
+    pass
+
+@pytest.mark.ws_cassette("hi.jsonl", sort_of="unknown")
+def test_unknown_option(ws_cassette):
+    pass
+
+@pytest.mark.ws_cassette("hi.jsonl")
+def test_left_over(ws_cassette):
+    pass
+
+@pytest.mark.ws_cassette("hi.jsonl", allow_unused=True)
+def test_allowed_to_be_left_over(ws_cassette):
+    pass
+
+@pytest.mark.ws_cassette("hi.jsonl", record_mode="none")
+def test_other_question(ws_cassette):
+    with pytest.raises(urllib.error.HTTPError):
+        ask("Ha")
+
+@pytest.mark.ws_cassette("hi.jsonl")
+def test_replays_and_may_be_aged(ws_cassette):
+    ws_cassette.age(minutes=61)
+    assert said(ask("Hi")) == "Ho."
+
+@pytest.mark.ws_cassette("new.jsonl", record_mode="all")
+def test_ci_records_nothing(ws_cassette):
+    pass
+""",
+        env={"CI": "true", "OPENAI_API_KEY": "sk-the-real-key"},
+    )
+    assert run.outcomes == {
+        "test_missing": ["error"],
+        "test_broken": ["error"],
+        "test_unknown_option": ["error"],
+        "test_left_over": ["error"],
+        "test_allowed_to_be_left_over": ["passed"],
+        "test_other_question": ["error"],
+        "test_replays_and_may_be_aged": ["passed"],
+        "test_ci_records_nothing": ["error"],
+    }, run.out
+    assert "There is no cassette" in run.messages["test_missing"]
+    assert "--ws-record-mode=once" in run.messages["test_missing"]
+    assert "no version" in run.messages["test_broken"]
+    assert "--ws-record-mode" not in run.messages["test_broken"]
+    assert "unknown option 'sort_of'" in run.messages["test_unknown_option"]
+    assert "ending in {'user': 'Hi'}" in run.messages["test_left_over"]
+    assert "recorded 'Hi', now 'Ha'" in run.messages["test_other_question"]
+    assert "There is no cassette" in run.messages["test_ci_records_nothing"]
+    assert sorted(path.name for path in folder.iterdir()) == ["broken.jsonl", "hi.jsonl"]
+
+
+def test_recording_can_be_configured_and_keeps_only_what_passed(tmp_path: Path) -> None:
+    source = (
+        ASK
+        + """
+@pytest.fixture
+def ws_cassette_dir(tmp_path_factory):
+    from pathlib import Path
+    return Path(__file__).parent / "tapes"
+
+@pytest.fixture
+def ws_cassette_config():
+    return {"scrubbers": [lambda value: value.replace("Ada", "NAME")], "record_mode": "all"}
+
+def test_kept(ws_cassette):
+    ask("I am Ada.")
+
+def test_failing(ws_cassette):
+    ask("I am Ada.")
+    assert False
+
+@pytest.mark.ws_cassette(secrets=["the-code-name"])
+def test_secret(ws_cassette):
+    ask([{"type": "message", "role": "user", "content": "hi", "id": "the-code-name"}])
+
+def test_without_a_key(ws_cassette_dir, monkeypatch, request):
+    monkeypatch.delenv("OPENAI_API_KEY")
+    request.getfixturevalue("ws_cassette")
+"""
+    )
+    with ResponsesServer() as upstream:
+        env = {"OPENAI_BASE_URL": upstream.base_url, "OPENAI_API_KEY": "sk-the-real-key"}
+        run = run_pytest(tmp_path, source, env=env)
+    assert [*run.outcomes.values()] == [["passed"], ["failed"], ["error"], ["failed"]], run.out
+    assert "still holds secret 1" in run.messages["test_secret"]
+    assert "needs OPENAI_API_KEY" in run.messages["test_without_a_key"]
+    assert [path.name for path in (tmp_path / "tapes").iterdir()] == ["test_kept.jsonl"]
+    written = (tmp_path / "tapes" / "test_kept.jsonl").read_text()
+    assert "I am NAME." in written
+    assert "Ada" not in written
