@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         TurnSent,
     )
     from ._transport.manager import ConnectionManager, default_manager
+    from ._transport.trace import TraceFile
     from ._types import FailureKind, Phase, Reason, Replay
     from .errors import (
         BufferOverflow,
@@ -75,6 +76,7 @@ _HOMES = {
         "TurnSent",
     ),
     "._transport.manager": ("ConnectionManager", "default_manager"),
+    "._transport.trace": ("TraceFile",),
     "._types": ("FailureKind", "Phase", "Reason", "Replay"),
     ".errors": (
         "BufferOverflow",
@@ -128,6 +130,7 @@ __all__ = [
     "ServerEventError",
     "Stats",
     "TooManyWaiting",
+    "TraceFile",
     "TransportError",
     "TransportEvent",
     "TurnEnded",

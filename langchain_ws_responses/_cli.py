@@ -28,6 +28,7 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
     "demo": ("compare an agent over HTTP with the same agent over one socket", "._demo.command"),
     "doctor": ("look at everything that a socket needs, and say what to do next", "._commands.doctor"),
     "ping": ("measure a dial, a warm-up and round trips", "._commands.ping"),
+    "inspect": ("show what a trace says, lane by lane or as a page", "._commands.inspect"),
     "serve": ("run the local server for other tools and languages", "._commands.serve"),
 }
 

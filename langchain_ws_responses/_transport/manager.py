@@ -26,6 +26,7 @@ from .pool import Pool
 from .proxy import check_proxy
 from .runtime import keep_inherited, runtime
 from .ticket import Ticket
+from .trace import trace_of_environment
 from .watch import Watch
 
 __all__ = ["ConnectionManager", "default_manager"]
@@ -73,7 +74,7 @@ class ConnectionManager:
     ) -> None:
         self.limits = limits or Limits()
         self.retry = retry or RetryPolicy()
-        self.hooks: tuple[Hook, ...] = tuple(hooks)
+        self.hooks: tuple[Hook, ...] = (*hooks, *trace_of_environment())
         self.ssl_context = ssl_context
         self.proxy = proxy
         self.allow_insecure = allow_insecure

@@ -1,0 +1,243 @@
+"""A trace: what hooks hear, as one JSON object per line, for `python -m langchain_ws_responses inspect`.
+
+Whoever tells must not wait for a disk: events go into a bounded queue, and a thread writes them. When the disk is too
+slow they are dropped and counted. Every write appends whole lines, so that several processes can share a file.
+"""
+
+from __future__ import annotations
+
+import _thread
+import atexit
+import contextlib
+import logging
+import os
+import queue
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from .. import _json
+from .._version import __version__
+from .hooks import (
+    ConnectionClosed,
+    ConnectionOpened,
+    ConnectionRetired,
+    DialGivenUp,
+    DialRetrying,
+    TransportEvent,
+    TurnEnded,
+    TurnRefused,
+    TurnRetrying,
+    TurnSent,
+)
+from .runtime import runtime
+
+__all__ = ["EVENTS", "TRACE_ENV", "TRACE_VERSION", "TraceFile", "trace_of_environment"]
+
+logger = logging.getLogger("langchain_ws_responses")
+
+TRACE_ENV = "LANGCHAIN_WS_RESPONSES_TRACE"
+TRACE_VERSION = 1
+EVENTS: dict[type[TransportEvent], str] = {
+    ConnectionOpened: "connection_opened",
+    ConnectionRetired: "connection_retired",
+    ConnectionClosed: "connection_closed",
+    DialRetrying: "dial_retrying",
+    DialGivenUp: "dial_given_up",
+    TurnSent: "turn_sent",
+    TurnEnded: "turn_ended",
+    TurnRefused: "turn_refused",
+    TurnRetrying: "turn_retrying",
+}
+_CLOSE_SECONDS = 2.0
+_MOST_AT_ONCE = 256
+
+
+class _Mark:
+    """A place in what waits to be written.
+
+    Args:
+        last: Nothing follows it.
+    """
+
+    def __init__(self, *, last: bool = False) -> None:
+        self.reached = threading.Event()
+        self.last = last
+
+
+class TraceFile:
+    """A hook that appends what it hears to a file, one JSON object per line. No content, no key, no response id.
+
+    Args:
+        path: The file; made if it is not there, readable by its owner only. Several processes may share it.
+        max_waiting: Events that may wait for the disk; further ones are dropped and counted.
+
+    Attributes:
+        dropped: Events dropped so far.
+
+    Raises:
+        OSError: The file cannot be opened.
+
+    Example:
+        ```python
+        with TraceFile("trace.jsonl") as trace, ConnectionManager(hooks=[trace]) as manager:
+            ChatOpenAIWebSocket(model="gpt-5.5", manager=manager).invoke("Hello")
+        ```
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, max_waiting: int = 10_000) -> None:
+        self.path = Path(path)
+        self.dropped = 0
+        self._max_waiting = max_waiting
+        self._file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        self._closed = False
+        self._begin()
+        atexit.register(self.close)
+
+    def _begin(self) -> None:
+        self._pid = os.getpid()
+        # Made anew in a forked child: what waits is the parent's to write.
+        self._waiting: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._running = False
+        self._told_dropped = self.dropped = 0
+
+    def __call__(self, event: TransportEvent, /) -> None:
+        """Takes one event. Never waits."""
+        if self._closed:
+            return
+        if self._pid != os.getpid():
+            self._begin()
+        if self._waiting.qsize() >= self._max_waiting:
+            self.dropped += 1
+            return
+        self._waiting.put(event)
+        if not self._running:
+            self._running = self._start()
+
+    def _start(self) -> bool:
+        try:
+            # `threading.Thread.start` would wait for the thread.
+            _thread.start_new_thread(self._run, (self._waiting, self._pid))
+        except RuntimeError:  # the interpreter is going away
+            return False
+        return True
+
+    # -- on the writer's thread ----------------------------------------
+
+    def _run(self, waiting: queue.SimpleQueue[Any], pid: int) -> None:
+        threading.current_thread().name = "ws-responses trace"
+        told = False
+        lines = [_header(pid)]
+        while True:
+            items = [waiting.get()]
+            with contextlib.suppress(queue.Empty):
+                while len(items) < _MOST_AT_ONCE:
+                    items.append(waiting.get_nowait())
+            lines += [_line(item, pid) for item in items if not isinstance(item, _Mark)]
+            if self.dropped > self._told_dropped:
+                count, self._told_dropped = self.dropped - self._told_dropped, self.dropped
+                lines.append(_json.dumps({**_head("dropped", pid), "count": count}))
+            try:
+                self._write(b"".join(line + b"\n" for line in lines))
+            except OSError as exc:
+                if not told:
+                    told = True
+                    logger.warning("the trace %s cannot be written: %s", self.path.name, exc.strerror)
+            lines = []
+            marks = [item for item in items if isinstance(item, _Mark)]
+            for mark in marks:
+                mark.reached.set()
+            if any(mark.last for mark in marks):
+                return
+
+    def _write(self, data: bytes) -> None:
+        while data:
+            data = data[os.write(self._file, data) :]
+
+    # -- life ----------------------------------------
+
+    def flush(self, timeout: float = _CLOSE_SECONDS) -> bool:
+        """Waits until what was told so far is written; not on the I/O thread.
+
+        Args:
+            timeout: Seconds to wait at most.
+
+        Returns:
+            Whether it is written.
+        """
+        return self._wait(_Mark(), timeout)
+
+    def _wait(self, mark: _Mark, timeout: float) -> bool:
+        io = runtime()
+        try:
+            if io.alive and not io.inside():  # behind what is on its way to the hooks
+                io.call(self._put, mark)
+            else:
+                self._put(mark)
+        except RuntimeError:  # it ended just now
+            self._put(mark)
+        return mark.reached.wait(timeout)
+
+    def _put(self, mark: _Mark) -> None:
+        if self._running and self._pid == os.getpid():
+            self._waiting.put(mark)
+        else:
+            mark.reached.set()
+
+    def close(self) -> None:
+        """Writes what is left and closes the file. May be called more than once."""
+        if self._closed:
+            return
+        atexit.unregister(self.close)
+        written = self._wait(_Mark(last=True), _CLOSE_SECONDS)
+        self._closed = True
+        if written:
+            os.close(self._file)
+
+    def __enter__(self) -> TraceFile:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<TraceFile {self.path.name}, {self.dropped} dropped>"
+
+
+def _head(event: str, pid: int, at: float | None = None) -> dict[str, Any]:
+    moment = time.time() if at is None else at
+    return {"v": TRACE_VERSION, "event": event, "at": round(moment, 6), "pid": pid}
+
+
+def _header(pid: int) -> bytes:
+    return _json.dumps({**_head("trace", pid), "version": __version__})
+
+
+def _line(event: TransportEvent, pid: int) -> bytes:
+    """Writes one event as JSON; the labels of enums are their words."""
+    line = _head(EVENTS.get(type(event), "other"), pid, event.at)
+    for name, value in vars(event).items():
+        if name != "at":
+            line[name] = round(value, 6) if isinstance(value, float) else value
+    return _json.dumps(line)
+
+
+_of_environment: dict[str, TraceFile | None] = {}
+
+
+def trace_of_environment() -> tuple[TraceFile, ...]:
+    """Returns the trace that `LANGCHAIN_WS_RESPONSES_TRACE` asks for: one for all managers of the process."""
+    path = os.environ.get(TRACE_ENV)
+    if not path:
+        return ()
+    path = str(Path(path).absolute())
+    if path not in _of_environment:
+        try:
+            _of_environment[path] = TraceFile(path)
+        except OSError as exc:
+            # An agent must not fail because nobody can watch it.
+            logger.warning("%s names a file that cannot be opened: %s", TRACE_ENV, exc.strerror)
+            _of_environment[path] = None
+    trace = _of_environment[path]
+    return () if trace is None else (trace,)
