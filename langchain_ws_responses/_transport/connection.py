@@ -280,6 +280,9 @@ class Connection:
             ticket = self._tickets.get(lane)
             if ticket is not None:
                 ticket.events += 1
+                ticket.received_bytes += len(raw)
+                if now - ticket.seen_at > ticket.longest_gap:
+                    ticket.longest_gap = now - ticket.seen_at
                 ticket.seen_at = now
             return True
         received = self.protocol.receive(raw, now=now)
