@@ -17,13 +17,16 @@ import ctypes
 import gc
 import json
 import os
+import platform
 import random
 import re
 import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -135,21 +138,21 @@ class Conversation:
         self.turn = 0
         self.messages: list[BaseMessage] = []
 
-    async def run(self, until: float) -> None:
-        """Talks until the time is over; a chain begins anew every few turns, so that memory has a bound."""
-        while time.monotonic() < until:
+    async def run(self, over: Callable[[], bool]) -> None:
+        """Talks until it is over; a chain begins anew every few turns, so that memory has a bound."""
+        while not over():
             self.turn += 1
             if self.turn % LIFE == 1:
                 self.messages = []
-            await self._turn(until)
+            await self._turn(over)
             await asyncio.sleep(self.random.expovariate(1.0))
 
-    async def _turn(self, until: float) -> None:
+    async def _turn(self, over: Callable[[], bool]) -> None:
         before = len(self.messages)
         for attempt in range(1, 50):
             del self.messages[before:]
             self.messages.append(HumanMessage(f"c{self.number} t{self.turn} a{attempt}"))
-            if await self._answered(attempt) or time.monotonic() > until:
+            if await self._answered(attempt) or over():
                 return
 
     async def _answered(self, attempt: int) -> bool:
@@ -280,6 +283,7 @@ class Run:
     after: dict[str, int] = field(default_factory=dict)
     faults: Counter[str] = field(default_factory=Counter)
     dials: int = 0
+    seconds: float = 0.0
 
     async def watch(self, manager: ConnectionManager, began: float) -> None:
         """Prints progress and takes samples."""
@@ -327,7 +331,13 @@ class Run:
             Conversation(number, model if number % 2 else unstored, self.book, gate)
             for number in range(1, options.conversations + 1)
         ]
-        await asyncio.gather(*(talk.run(began + options.seconds) for talk in talks))
+        until = began + options.seconds
+
+        def over() -> bool:
+            return time.monotonic() >= until and self.book.turns >= options.turns
+
+        await asyncio.gather(*(talk.run(over) for talk in talks))
+        self.seconds = time.monotonic() - began
         watch.cancel()
         await asyncio.gather(watch, return_exceptions=True)
         self.stats = manager.stats()
@@ -345,10 +355,11 @@ class Run:
         book, stats = self.book, self.stats
         known = self.other.ask()
         self.faults, self.dials = Counter(known["faults"]), known["dials"]
-        warm = [sample for sample in self.samples if sample[0] > self.options.seconds / 2]
+        warm = [sample for sample in self.samples if sample[0] > self.seconds / 2]
         rise, grown = slope(warm), (max(y for _, y in warm) - warm[0][1]) if warm else 0.0
-        long = self.options.seconds >= 900
+        long = self.seconds >= 900
         figures = [
+            ("minutes", f"{self.seconds / 60:.1f}", True),
             ("turns answered", f"{book.turns} ({book.streams} streamed)", book.turns > 0),
             (
                 "faults injected",
@@ -372,7 +383,9 @@ class Run:
             ("before", str(self.before), True),
             ("after", str(self.after), self.after == self.before),
         ]
-        print()
+        cores, system = len(os.sched_getaffinity(0)), f"{platform.system()} {platform.release()}"
+        python = f"{platform.python_implementation()} {platform.python_version()}"
+        print(f"\n{datetime.now(timezone.utc):%Y-%m-%d}, {system}, {cores} cores, {python}")
         for name, value, met in figures:
             print(f"{'ok    ' if met else 'MISSED'} {name:20} {value}")
         for note in book.notes:
@@ -384,6 +397,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.soak", description=__doc__)
     parser.add_argument("--minutes", type=float, default=3.0)
+    parser.add_argument("--turns", type=int, default=0, help="go on until so many answers were right")
     parser.add_argument("--conversations", type=int, default=1000)
     parser.add_argument("--sockets", type=int, default=32, help="at most so many connections")
     parser.add_argument("--lifetime", type=float, default=20.0, help="seconds until a connection is rotated")
