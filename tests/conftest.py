@@ -154,8 +154,22 @@ def pytest_testnodedown(node: Any) -> None:
         report.load(dumped)
 
 
+def _standard_counts(stats: dict[str, list[Any]]) -> dict[str, int]:
+    """Counts what became of LangChain's standard suites."""
+    counts = {
+        outcome: sum("test_standard_suites.py" in getattr(report, "nodeid", "") for report in reports)
+        for outcome, reports in stats.items()
+        if outcome in ("passed", "failed", "error", "skipped", "xfailed")
+    }
+    return {outcome: count for outcome, count in counts.items() if count}
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Prints the table of the fault matrix."""
+    """Prints the count of the standard suites and the table of the fault matrix."""
+    counts = _standard_counts(terminalreporter.stats)
+    if counts:
+        terminalreporter.section("LangChain's standard suites")
+        terminalreporter.write_line(", ".join(f"{count} {outcome}" for outcome, count in counts.items()))
     report = sys.modules.get("faults.report")
     table = [] if report is None else list(report.lines())
     if table:

@@ -44,8 +44,8 @@ def _seconds(value: str) -> float:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments."""
     parser.epilog = (
-        "Prints the base URL and runs until Ctrl-C or SIGTERM. Without --script and --answer it says in a sentence "
-        "what it saw. It speaks WebSocket, HTTP JSON and SSE on one port and needs no key."
+        "Prints the base URL and runs until Ctrl-C or SIGTERM. Without --script, --answer and --fake-model it says in "
+        "a sentence what it saw. It speaks WebSocket, HTTP JSON and SSE on one port and needs no key."
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1)")
     parser.add_argument(
@@ -62,6 +62,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     answers.add_argument(
         "--answer", type=Path, metavar="FILE.py", help="a Python file with a function answer(request)"
     )
+    answers.add_argument(
+        "--fake-model", action="store_true",
+        help="call the tools that are offered and fill in the schemas that are asked for",
+    )  # fmt: skip
     server = parser.add_argument_group("the server")
     server.add_argument(
         "--api-key-env", metavar="NAME", help="ask clients for the key in this environment variable"
@@ -84,8 +88,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def _server(args: argparse.Namespace) -> ResponsesServer:
     """Makes the server that the arguments ask for."""
-    if args.script and args.answer:
-        raise UsageError("--script and --answer exclude each other: choose one.")
+    if sum(map(bool, (args.script, args.answer, args.fake_model))) > 1:
+        raise UsageError("--script, --answer and --fake-model exclude each other: choose one.")
     if args.repeat and not args.script:
         raise UsageError("--repeat needs --script FILE.")
     key = None
@@ -93,12 +97,14 @@ def _server(args: argparse.Namespace) -> ResponsesServer:
         key = os.environ.get(args.api_key_env, "").strip()
         if not key:
             raise UsageError(f"the environment variable {args.api_key_env} is not set.")
-    from ..testing import ResponsesServer
+    from ..testing import ResponsesServer, fake_model
     from .script import load_function, load_script
 
     script = load_script(args.script) if args.script else []
     answer: Callable[[Any], Any] | None = _Watched(load_function(args.answer)) if args.answer else None
-    if args.repeat:
+    if args.fake_model:
+        answer = fake_model
+    elif args.repeat:
         again, script = itertools.cycle(script), []
 
         def answer(_request: Any) -> Any:

@@ -408,7 +408,11 @@ class ChatOpenAIWebSocket(ChatOpenAI):
 
     @classmethod
     def get_lc_namespace(cls) -> list[str]:
-        """Returns where LangChain's serialisation finds this class."""
+        """Returns where LangChain's serialisation finds this class.
+
+        To load what `dumpd` made, name the class and this namespace: `load(data, allowed_objects=[ChatOpenAIWebSocket],
+        valid_namespaces=["langchain_ws_responses"], secrets_from_env=True)`.
+        """
         return ["langchain_ws_responses"]
 
     @property

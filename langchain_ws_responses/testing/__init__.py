@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from langchain_ws_responses.testing._chaos import ChaosProxy
     from langchain_ws_responses.testing._gate import AdjustableClock, Clock, Gate
     from langchain_ws_responses.testing._links import ChaosConnection, Fault
+    from langchain_ws_responses.testing._model import fake_model
     from langchain_ws_responses.testing._recorder import RecordingServer
     from langchain_ws_responses.testing._records import (
         RecordedConnection,
@@ -47,6 +48,7 @@ _HOMES = {
     ".testing._chaos": ("ChaosProxy",),
     ".testing._gate": ("AdjustableClock", "Clock", "Gate"),
     ".testing._links": ("ChaosConnection", "Fault"),
+    ".testing._model": ("fake_model",),
     ".testing._recorder": ("RecordingServer",),
     ".testing._records": ("RecordedConnection", "RecordedHandshake", "RecordedRequest"),
     ".testing._replay": ("ReplayServer",),
@@ -93,6 +95,7 @@ __all__ = [
     "error",
     "events",
     "failed",
+    "fake_model",
     "hold",
     "incomplete",
     "insert",

@@ -87,6 +87,15 @@ def test_a_function_answers_and_its_defects_are_told(tmp_path: Path) -> None:
     assert "answer() raised ZeroDivisionError" in err
 
 
+def test_the_fake_model_calls_the_tools_that_it_is_offered() -> None:
+    with started("serve", "--port", "0", "--fake-model") as process:
+        base = addresses(process)["base_url"]
+        tool = {"type": "function", "name": "add", "parameters": {"properties": {"a": {"type": "integer"}}}}
+        body = {"model": "m", "input": "Add 4", "tools": [tool]}
+        done = httpx.post(f"{base}/responses", json=body, trust_env=False)
+    assert done.json()["output"][0]["arguments"] == '{"a":4}'
+
+
 def test_json_and_the_settings_of_the_server() -> None:
     args = ("--port", "0", "--json", "--api-key-env", "MINE", "--refuse-upgrade", "426")
     with started("serve", *args, env={"MINE": "sk-served"}) as process:
@@ -126,6 +135,7 @@ def test_a_port_in_use_says_so() -> None:
         (["--lifetime", "-1"], None, "number of seconds"),
         (["--refuse-upgrade", "99"], None, "HTTP status"),
         (["--repeat"], None, "--repeat needs --script"),
+        (["--answer", "FILE", "--fake-model"], "x", "choose one"),
         (["--script", "FILE", "--answer", "FILE"], '"x"', "choose one"),
         (["--script", "FILE"], None, "cannot read"),
         (["--script", "FILE"], "{", "line 1 is not JSON"),
