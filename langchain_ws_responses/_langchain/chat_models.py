@@ -18,6 +18,7 @@ from pydantic import ConfigDict, Field, PrivateAttr, SecretStr, field_validator,
 from .._protocol.limits import Limits, RetryPolicy
 from .client import TURN, AsyncClient, SyncClient
 from .compaction import compact_request, window_of
+from .explain import explain_message
 from .fields import accepted, carried_over, check_arguments, secret_fields, warn_of_call
 from .ready import awarm_up, remember, warm_up
 from .report import observed
@@ -244,7 +245,7 @@ class ChatOpenAIWebSocket(ChatOpenAI):
         **kwargs: Any,
     ) -> ChatResult:
         turn = self._turn(messages, stop, kwargs, stream=False)
-        with observed(turn, self._last):
+        with observed(turn, self._last, run_manager):
             result = super()._generate(messages, stop, run_manager, **{**kwargs, TURN: turn})
             _stamp(result, turn)
         return result
@@ -257,7 +258,7 @@ class ChatOpenAIWebSocket(ChatOpenAI):
         **kwargs: Any,
     ) -> ChatResult:
         turn = self._turn(messages, stop, kwargs, stream=False)
-        with observed(turn, self._last):
+        with observed(turn, self._last, run_manager):
             result = await super()._agenerate(messages, stop, run_manager, **{**kwargs, TURN: turn})
             _stamp(result, turn)
         return result
@@ -271,7 +272,7 @@ class ChatOpenAIWebSocket(ChatOpenAI):
     ) -> Iterator[ChatGenerationChunk]:
         turn = self._turn(messages, stop, kwargs, stream=True)
         chunks = super()._stream_responses(messages, stop, None, **{**kwargs, TURN: turn})
-        with observed(turn, self._last), closing(chunks):  # type: ignore[type-var]
+        with observed(turn, self._last, run_manager), closing(chunks):  # type: ignore[type-var]
             for chunk in chunks:
                 _stamp_last(chunk, turn)
                 if run_manager:
@@ -291,7 +292,7 @@ class ChatOpenAIWebSocket(ChatOpenAI):
         own_clocks = turn.kind == "websocket"
         model = self.model_copy(update={"stream_chunk_timeout": None}) if own_clocks else self
         chunks = ChatOpenAI._astream_responses(model, messages, stop, None, **{**kwargs, TURN: turn})
-        with observed(turn, self._last):
+        with observed(turn, self._last, run_manager):
             async with aclosing(chunks):  # type: ignore[type-var]
                 async for chunk in chunks:
                     _stamp_last(chunk, turn)
@@ -393,6 +394,18 @@ class ChatOpenAIWebSocket(ChatOpenAI):
         route = replace(self._current_route(), transport="http", system_mode="instructions")
         settings = super()._get_request_payload([], **kwargs)
         return Turn(route, self._convert_input(messages).to_messages(), settings, wants_events=False)
+
+    def explain(self, message: BaseMessage | None = None) -> str:
+        """Says in plain words why a turn was sent as it was.
+
+        Args:
+            message: An answer of this package; if not given, the turn that ended last on this model, whoever asked: a
+                model and its copies (`bind_tools`, `model_copy`) are often shared by threads.
+
+        Returns:
+            How it was sent, why, and what would have to be true for a delta. No content, no response id.
+        """
+        return explain_message(message, self._last)
 
     def close(self) -> None:
         """Closes the model's own manager; a model on the default manager leaves that open for others."""

@@ -222,19 +222,40 @@ def remove_observer(observer: Observer) -> None:
     _observers = tuple(one for one in _observers if one is not observer)
 
 
+def _tell_tracers(run_manager: Any, transport: dict[str, Any]) -> None:
+    """Puts how a turn was sent into the metadata of its run, before the run ends.
+
+    LangChain fixes a run's metadata when it starts, and how a turn is sent is known later. Its own tracer adds token
+    counts in this way at the end.
+    """
+    told = {
+        "transport": transport["kind"],
+        **{name: transport[name] for name in ("mode", "reason", "lane", "reused")},
+    }
+    for handler in run_manager.handlers:
+        runs = getattr(handler, "run_map", None)
+        run = runs.get(str(run_manager.run_id)) if isinstance(runs, dict) else None
+        extra = getattr(run, "extra", None)
+        if isinstance(extra, dict):
+            # A new dict: runs of one batch share theirs. What the user has set wins.
+            extra["metadata"] = {**told, **(extra.get("metadata") or {})}
+
+
 class observed:
     """Context manager around the whole of a turn, in the caller's context.
 
     Args:
         turn: The turn.
         last: Holds how the model's last turn was sent; gets this one's when it has ended.
+        run_manager: Knows the tracers of the run.
     """
 
-    __slots__ = ("_last", "_tokens", "_turn")
+    __slots__ = ("_last", "_run_manager", "_tokens", "_turn")
 
-    def __init__(self, turn: Turn, last: dict[str, Any]) -> None:
+    def __init__(self, turn: Turn, last: dict[str, Any], run_manager: Any = None) -> None:
         self._turn = turn
         self._last = last
+        self._run_manager = run_manager
         self._tokens: list[tuple[Observer, Any]] = []
 
     def __enter__(self) -> None:
@@ -243,7 +264,10 @@ class observed:
 
     def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
         turn = self._turn
-        self._last["turn"] = (turn.transport(), type(error).__name__ if error is not None else "")
+        transport = turn.transport()
+        self._last["turn"] = (transport, type(error).__name__ if error is not None else "")
+        if self._run_manager is not None:
+            _tell_tracers(self._run_manager, transport)
         turn.report.ended(error)
         for observer, token in self._tokens:
             observer.end(token, turn, error)
