@@ -46,7 +46,7 @@ _TITLE = re.compile(r'title="(?P<title>[^"]+)"')
 _SHOWN = re.compile(r"^\s*print\(.*\)\s+# (\S+)$", re.MULTILINE)
 _SHELL = ("bash", "console", "sh")
 _PARSED = ("json", "toml", "yaml", "diff")
-_PLAIN = ("", "text", "ini", "dockerfile", "nginx")
+_PLAIN = ("", "text", "plaintext", "ini", "dockerfile", "nginx")
 _SECONDS = 50
 _PLUGIN = "langchain_ws_responses.testing.pytest_plugin"
 _SLOW_IMPORTS = [
@@ -188,6 +188,8 @@ def check_command(command: str) -> bool:
     words = command.replace('"', "").replace("'", "").split()
     if words[1:3] == ["-m", "venv"]:
         return True
+    if words[:2] == ["uv", "add"]:
+        words = ["pip", "install", *words[2:]]
     if "install" not in words or not any(word.endswith("pip") for word in words[:3]):
         return False
     extras, named = _extras()

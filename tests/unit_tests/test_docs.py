@@ -77,6 +77,41 @@ def test_site_is_built_without_a_warning(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, cwd=PROJECT, env=environment, check=False)
     assert done.stdout + done.stderr == ""
     assert done.returncode == 0
+    assert "# Troubleshooting" in (tmp_path / "llms-full.txt").read_text(encoding="utf-8")
+
+
+def test_the_table_of_contents_for_programs_is_current() -> None:
+    done = subprocess.run(
+        [sys.executable, "tools/llms.py", "--check"], capture_output=True, text=True, cwd=PROJECT, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+# -- LangChain's documentation ----------------------------------------------------------
+
+LANGCHAIN_PAGES = PROJECT / "docs" / "langchain-pages"
+# The sections of the templates of LangChain's documentation.
+CHAT_SECTIONS = (
+    "## Overview", "### Details", "### Features", "## Setup", "### Credentials", "### Installation",
+    "## Instantiation", "## Invocation", "## API reference",
+)  # fmt: skip
+
+
+def test_chat_page_has_the_sections_of_the_template() -> None:
+    page = (LANGCHAIN_PAGES / "chat" / "openai_websocket.mdx").read_text(encoding="utf-8")
+    headings = re.findall(r"^#+ .+$", page, re.MULTILINE)
+    assert [heading for heading in headings if heading in CHAT_SECTIONS] == list(CHAT_SECTIONS)
+
+
+@pytest.mark.parametrize("page", sorted(LANGCHAIN_PAGES.rglob("*.mdx")), ids=name_of)
+def test_langchain_page_is_well_formed(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert re.match(r'---\ntitle: "[^"]+ integrations?"\ndescription: "[^"]+"\n---\n\n[A-Z]', text)
+    tags = re.findall(r"<(/?)([A-Z]\w+)", text)
+    for name in {name for _, name in tags}:
+        assert tags.count(("", name)) == tags.count(("/", name))
+    packages = set(re.findall(r"(?:pip install(?: -U)?|uv add) (\S+)", text))
+    assert packages == {"langchain-ws-responses"}
 
 
 # -- the runner itself --------------------------------------------------------------
