@@ -108,7 +108,7 @@ def events() -> Iterator[str]:
 
 def test_hooks() -> None:
     listed = re.findall(r"^::: langchain_ws_responses\.(\w+)$", text("stats-and-hooks.md"), re.MULTILINE)
-    assert set(listed) == {*events(), "Hook"}
+    assert set(listed) == {*events(), "Hook", "TraceFile"}
 
 
 def test_metadata() -> None:
