@@ -38,6 +38,8 @@ __all__ = ["Connection"]
 logger = logging.getLogger("langchain_ws_responses")
 
 _CLOSE_SECONDS = 2.0
+# Timers may go off early by as much.
+_TICK = 0.001
 
 
 class Connection:
@@ -68,23 +70,22 @@ class Connection:
             loads=_json.loads,
         )
         self.lanes = LaneBook(self.protocol, limits.max_lanes)
-        self.usable = True
-        self.checking = False
-        self.probed_at = 0.0
-        self.served, self.heard = 0, False
+        self.usable, self.checking = True, False
+        self.probed_at, self.served, self.heard = 0.0, 0, False
         self._loop = asyncio.get_running_loop()
         self._tickets: dict[Lane, Ticket] = {}
         self._outbox: deque[tuple[Ticket, bytes]] = deque()
         self._writable = asyncio.Event()
         self._dirty: list[Ticket] = []
-        self._flushing = False
+        self._deaf = self._write_due = False
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._closing = self._gone = False
         self._why = "lost"
         self._cause: Failure | None = None
-        self._foreign_at = 0.0
+        self._foreign_at = self._idle_since = 0.0
         self._liveness = Liveness(socket, limits)
-        self._reader = self._loop.create_task(self._read(), name=f"ws-responses reader {label}")
+        # Soon, when the pool knows this connection; nothing can come in before that.
+        self._loop.call_soon(socket.attach, self._on_messages, self._lost)
         self._writer = self._loop.create_task(self._write(), name=f"ws-responses writer {label}")
         self._pinger = self._loop.create_task(self._ping(), name=f"ws-responses pings {label}")
         self.expires_at: float | None = None
@@ -121,7 +122,12 @@ class Connection:
         self.pool.pump()
 
     async def _ping(self) -> None:
-        if await self._liveness.until_dead():
+        try:
+            dead = await self._liveness.until_dead()
+        except asyncio.CancelledError:  # the loop ends, or the socket has gone already
+            self.abort(self._why)
+            raise
+        if dead:
             message = "The connection was lost in the middle of the turn: the other side stopped answering."
             self._cause = Failure(FailureKind.CONNECTION_LOST, message=message)
             self.abort("unresponsive")
@@ -150,11 +156,12 @@ class Connection:
             self.probed_at = ticket.seen_at
         self.served += 1
         self._tickets[lane] = ticket
-        self._outbox.append((ticket, frame))
-        self._writable.set()
         self._watch(ticket)
-        if (handle := self._timers.pop("idle", None)) is not None:
-            handle.cancel()
+        self._outbox.append((ticket, frame))
+        if not self._write_due:
+            # Not now: a close that has come in already is read first, and then nothing is lost on a dead socket.
+            self._write_due = True
+            self._loop.call_soon(self._write_soon)
 
     def abandon(self, ticket: Ticket) -> None:
         """The caller is gone: the rest of the answer is swallowed, the lane is free after its terminal event."""
@@ -215,6 +222,14 @@ class Connection:
             ticket, self._failure(kind, ticket, f"The {which} event did not come within {seconds:g} s.")
         )
 
+    def _watch_events(self, ticket: Ticket, now: float) -> None:
+        """From now on the other clock counts. A timer that goes off before it is due is set again then."""
+        seconds, timer = ticket.between_events_timeout, ticket.timer
+        if timer is None or (seconds is not None and now + seconds < timer.when()):
+            if timer is not None:
+                timer.cancel()
+            self._watch(ticket)
+
     def _still_writing(self, ticket: Ticket) -> bool:
         """Whether the socket has passed on bytes since the clock last looked: a slow network is not a dead one."""
         transport: Any = self.socket.transport
@@ -232,6 +247,18 @@ class Connection:
         )
 
     # -- writing ----------------------------------------
+
+    def _write_soon(self) -> None:
+        """Writes what the socket takes at once, and leaves the rest to the writer."""
+        self._write_due = False
+        while self._outbox:
+            ticket, frame = self._outbox[0]
+            if not self.socket.write_at_once(frame):
+                self._writable.set()
+                return
+            self._outbox.popleft()
+            ticket.phase = Phase.SENT
+            self._on_written(ticket, len(frame))
 
     async def _write(self) -> None:
         while True:
@@ -257,34 +284,38 @@ class Connection:
 
     # -- reading ----------------------------------------
 
-    async def _read(self) -> None:
+    def _on_messages(self, messages: list[bytes]) -> None:
+        """Takes what one read of the socket brought."""
+        if self._deaf:
+            return
         try:
-            while self._on_text(await self.socket.recv(decode=False)):
-                pass
-        except ConnectionClosed:
-            pass
+            self._on_texts(messages)
         except Exception as exc:  # a defect here must not leave turns hanging
             logger.error("reading from connection %s failed: %s", self.label, type(exc).__name__)
             self._why = "failed"
-        finally:
             self._lost()
+        if self._dirty:
+            self._flush()
 
-    def _on_text(self, raw: bytes) -> bool:
-        """Takes one frame; False: there is nothing more to read."""
+    def _on_texts(self, messages: list[bytes]) -> None:
         now, self.heard = self._loop.time(), True
-        counters = self.pool.manager.counters
-        counters.frames_received += 1
-        counters.bytes_received += len(raw)
-        lane = self.protocol.skim(raw)
-        if lane is not None:
-            ticket = self._tickets.get(lane)
-            if ticket is not None:
+        counters, skim, tickets = self.pool.manager.counters, self.protocol.skim, self._tickets
+        for raw in messages:
+            counters.frames_received += 1
+            counters.bytes_received += len(raw)
+            lane = skim(raw)
+            if lane is None:
+                if not self._on_text(raw, now):
+                    self._deaf = True
+                    return
+            elif (ticket := tickets.get(lane)) is not None:
                 ticket.events += 1
                 ticket.received_bytes += len(raw)
-                if now - ticket.seen_at > ticket.longest_gap:
-                    ticket.longest_gap = now - ticket.seen_at
+                ticket.longest_gap = max(ticket.longest_gap, now - ticket.seen_at)
                 ticket.seen_at = now
-            return True
+
+    def _on_text(self, raw: bytes, now: float) -> bool:
+        """Takes one frame; False: there is nothing more to read."""
         received = self.protocol.receive(raw, now=now)
         if received.fatal is not None:
             self._cause = received.fatal
@@ -325,9 +356,7 @@ class Connection:
             ticket.first_at = now
             ticket.lane_name = lane.name or ""
             ticket.phase = Phase.CREATED
-            if ticket.timer is not None:  # from now on another clock counts
-                ticket.timer.cancel()
-            self._watch(ticket)
+            self._watch_events(ticket, now)
             self.pool.learn(self)
         elif gap > ticket.longest_gap:
             ticket.longest_gap = gap
@@ -346,12 +375,9 @@ class Connection:
             self._wind_up()
         elif ticket.wants_events:
             self._dirty.append(ticket)
-            if not self._flushing:
-                self._flushing = True
-                self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
-        self._flushing = False
+        """Wakes each caller once for all that came."""
         dirty, self._dirty = self._dirty, []
         for ticket in dirty:
             self._deliver(ticket)
@@ -389,18 +415,23 @@ class Connection:
         self.pool.pump()
 
     def _idle(self) -> None:
+        """Nothing is in flight from now on. The timer of an earlier time goes on, and is set again when it goes off."""
+        self._idle_since = self._loop.time()
         max_idle = self.pool.manager.limits.max_idle
         if max_idle is not None and "idle" not in self._timers and not self._closing:
-            self._timers["idle"] = self._loop.call_later(max_idle, self._on_idle)
+            self._timers["idle"] = self._loop.call_later(max_idle, self._on_idle, max_idle)
 
-    def _on_idle(self) -> None:
+    def _on_idle(self, max_idle: float) -> None:
         self._timers.pop("idle", None)
         if self._tickets:
             return
-        if self.pool.watches:  # its owner comes back when its tools are done
+        left = self._idle_since + max_idle - self._loop.time()
+        if left > _TICK:
+            self._timers["idle"] = self._loop.call_later(left, self._on_idle, max_idle)
+        elif self.pool.watches:  # its owner comes back when its tools are done
             self._idle()
-            return
-        self.retire("idle")
+        else:
+            self.retire("idle")
 
     def _rotate(self) -> None:
         if self.usable:

@@ -12,13 +12,13 @@ import os
 import re
 import socket
 import ssl
-import time
 from collections.abc import Iterable, MutableMapping
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult
 
-from websockets.asyncio.client import ClientConnection, connect
+from websockets.asyncio.client import connect
 from websockets.exceptions import (
     InvalidHandshake,
     InvalidProxy,
@@ -26,7 +26,6 @@ from websockets.exceptions import (
     ProxyError,
     WebSocketException,
 )
-from websockets.protocol import State
 
 from .. import _json
 from .._protocol.events import retry_after
@@ -43,6 +42,7 @@ from .endpoint import (
     is_loopback,
     websocket_url_for,
 )
+from .framing import CLOSE_SECONDS, Socket
 from .proxy import check_proxy, environment_proxy, proxy_url
 from .retry import Failed
 from .tunnel import TunnelRefused, open_tunnel
@@ -77,30 +77,6 @@ _SHOWN = frozenset(
 _KEPT = frozenset({"retry-after", "retry-after-ms", "x-request-id", "x-should-retry"})
 _WORD = re.compile(r"[A-Za-z0-9_.\-]{1,64}")
 _MAX_BODY = 64 * 1024
-# How long the other side may take to hang up after a close, while turns wait to be sent elsewhere.
-_CLOSE_SECONDS = 1.0
-
-
-class Socket(ClientConnection):
-    """A connection that notes when it last heard from the other side.
-
-    Attributes:
-        heard_at: When bytes last came in, on the loop's clock.
-        heard_wall: The same on the wall clock, which goes on while the machine sleeps.
-    """
-
-    heard_at: float = 0.0
-    heard_wall: float = 0.0
-    _dooming = False
-
-    def data_received(self, data: bytes) -> None:
-        """Takes bytes from the transport."""
-        self.heard_at, self.heard_wall = self.loop.time(), time.time()
-        super().data_received(data)
-        if self.state is State.CLOSING and not self._dooming:
-            # Either side has said that it is over. Nobody waits longer for the other one to hang up.
-            self._dooming = True
-            self.loop.call_later(_CLOSE_SECONDS, self.transport.abort)
 
 
 class _Dialer(connect):
@@ -262,19 +238,20 @@ async def _dial(
     options = await _tls(endpoint, through, ssl_context)
     if through is not None and through.scheme == "http":
         options["sock"] = await asyncio.wait_for(open_tunnel(through, endpoint.url), left())
+    made: Any = partial(Socket, limit=limits.max_message_size)
     socket = await _Dialer(
         endpoint.url,
         additional_headers=headers,
         user_agent_header=f"langchain-ws-responses/{__version__}",
         compression=None,
         open_timeout=left(),
-        close_timeout=_CLOSE_SECONDS,
+        close_timeout=CLOSE_SECONDS,
         ping_interval=None,  # `Liveness` sends them
         max_size=limits.max_message_size,
         max_queue=None,
         proxy=None if through is None else proxy_url(through),
         logger=_LOGGER,
-        create_connection=Socket,
+        create_connection=made,
         **options,
     )
     assert isinstance(socket, Socket)  # noqa: S101 - for the type checker: it was made with `create_connection`

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import tenacity
 
-from langchain_ws_responses._transport import connection, dial, liveness, manager
+from langchain_ws_responses._transport import connection, framing, liveness, manager
 
 if TYPE_CHECKING:
     import pytest
@@ -282,7 +282,7 @@ class World:
         self.errors: list[Mapping[str, Any]] = []
         loop.set_exception_handler(lambda _, context: self.errors.append(context))
         clocks = SimpleNamespace(time=loop.wall, monotonic=loop.time, sleep=None)
-        for module in (connection, dial, liveness, tenacity):
+        for module in (connection, framing, liveness, tenacity):
             monkeypatch.setattr(module, "time", clocks)
         monkeypatch.setattr(manager, "runtime", lambda: one_thread)
         one_thread = OneThread(loop)

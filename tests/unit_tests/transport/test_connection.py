@@ -206,12 +206,14 @@ def test_a_server_that_refuses_the_very_parameter_has_no_lanes(manager: Connecti
         assert len(server.connections) == 1
 
 
-def test_a_reader_that_ends_takes_its_socket_along(manager: ConnectionManager, events: Events) -> None:
+def test_a_connection_whose_tasks_are_cancelled_takes_its_socket_along(
+    manager: ConnectionManager, events: Events
+) -> None:
     """At exit every task is cancelled, also that of a connection that has opened just now."""
     with ResponsesServer() as server:
         run(manager, endpoint_of(server))
         connection = connection_of(manager)
-        on_io(connection._reader.cancel)
+        on_io(connection._pinger.cancel)
         events.wait(ConnectionClosed)
         on_io(lambda: None)
         assert connection.socket.transport.is_closing()
