@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from langchain_core.callbacks import BaseCallbackHandler
@@ -19,7 +20,7 @@ from langchain_core.tracers.base import BaseTracer
 from pairs import http_clients
 from transport_kit import Connect, raw_server
 
-from langchain_ws_responses import ChatOpenAIWebSocket, ConnectionManager, Limits
+from langchain_ws_responses import ChatOpenAIWebSocket, ConnectionManager, Limits, TraceFile
 from langchain_ws_responses.testing import ResponsesServer
 
 SECRETS = (
@@ -226,13 +227,58 @@ def model_of(base_url: str, manager: ConnectionManager | None = None, /, **more:
 
 
 @dataclass
+class Sink:
+    """A place where something writes down what happens.
+
+    Attributes:
+        read: Gives what it holds.
+        hook: What the manager tells, if that is how it hears.
+        callback: What LangChain tells, if that is how it hears.
+        names: What must not be seen in it: `SECRETS` where content is there by nature.
+    """
+
+    read: Callable[[], str | bytes]
+    hook: Any = None
+    callback: Any = None
+    names: tuple[str, ...] = EVERYTHING
+
+
+def _trace_file(stage: Stage) -> Sink:
+    trace = stage.stack.enter_context(TraceFile(stage.folder / "trace.jsonl"))
+
+    def read() -> bytes:
+        assert trace.flush()
+        return trace.path.read_bytes()
+
+    return Sink(read, hook=trace)
+
+
+# Whoever writes down what happens adds a line here: every class of error and the sessions are then held against it.
+SINKS: dict[str, Callable[[Stage], Sink]] = {"trace file": _trace_file}
+
+
+@dataclass
 class Stage:
     """A model whose socket goes through a proxy that wants credentials, and all that is told meanwhile."""
 
     stack: ExitStack
+    folder: Path
     events: list[Any] = field(default_factory=list)
     manager: Any = None
     server: Any = None
+
+    def __post_init__(self) -> None:
+        self.sinks = {name: make(self) for name, make in SINKS.items()}
+
+    @property
+    def callbacks(self) -> list[Any]:
+        """The sinks that hear from LangChain."""
+        return [sink.callback for sink in self.sinks.values() if sink.callback is not None]
+
+    def seen(self) -> dict[str, set[str]]:
+        """What must not be seen in the sinks, and is."""
+        found = {name: seen_in(sink.read(), sink.names) for name, sink in self.sinks.items()}
+        return {name: seen for name, seen in found.items() if seen}
 
     def serve(self, *answers: Any, **options: Any) -> str:
         """Starts the local server; its base URL."""
@@ -253,7 +299,7 @@ class Stage:
         """A manager that dials through the proxy on a port."""
         self.manager = ConnectionManager(
             proxy=f"http://{canary('proxy-user')}:{canary('proxy-password')}@127.0.0.1:{port}",
-            hooks=[self.events.append],
+            hooks=[self.events.append, *(sink.hook for sink in self.sinks.values() if sink.hook is not None)],
             **options,
         )
         self.stack.callback(self.manager.close)

@@ -1,5 +1,6 @@
 """No error shows a secret: every class of error is raised for real while canaries stand in everything that is secret.
 
+A new place where what happens is written down (a trace, spans, a cassette) is one more line in `canaries.SINKS`.
 Where a canary may be seen it is said at that place, with the reason. `test_secrets_in_sessions.py` looks at what goes
 well.
 """
@@ -11,6 +12,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -44,9 +46,9 @@ def at_once() -> Iterator[None]:
 
 
 @pytest.fixture
-def stage() -> Iterator[Stage]:
+def stage(tmp_path: Path) -> Iterator[Stage]:
     with ExitStack() as stack:
-        yield Stage(stack)
+        yield Stage(stack, tmp_path)
 
 
 # -- every class of error, for real ----------------------------------------
@@ -240,7 +242,7 @@ def test_no_error_shows_a_secret_anywhere(stage: Stage, fault: str, way: str) ->
         model = make(stage)
         bound = model.bind_tools([look_up])
         with pytest.raises(Exception) as raised:  # noqa: PT011 - what it is, is looked at below
-            call(model, way, {"callbacks": [callbacks, tracer]})
+            call(model, way, {"callbacks": [callbacks, tracer, *stage.callbacks]})
         stage.manager.close()
     ours = failure_of(raised.value)
     assert type(ours).__name__ == name, repr(raised.value)
@@ -255,6 +257,7 @@ def test_no_error_shows_a_secret_anywhere(stage: Stage, fault: str, way: str) ->
         "model": repr(model) + str(model) + repr(bound) + dumps(model) + json.dumps(dumpd(bound)),
     }
     assert {sink: seen for sink, shown in sinks.items() if (seen := seen_in(shown))} == {}
+    assert stage.seen() == {}
     # The sinks are not empty, or nothing would be proved.
     assert pickles_of(raised.value)
     assert callbacks.errors

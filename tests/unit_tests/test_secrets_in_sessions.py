@@ -12,6 +12,7 @@ import copy
 import json
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -48,7 +49,7 @@ from langchain_ws_responses import (
     with_websocket,
 )
 from langchain_ws_responses._transport.runtime import runtime
-from langchain_ws_responses.testing import tool_call
+from langchain_ws_responses.testing import RecordingServer, tool_call
 
 HTTP_LOGGERS = ("openai", "httpx", "httpx2", "httpcore", "httpcore2")
 CALL = tool_call("look_up", {"word": canary("tool-arguments")})
@@ -61,9 +62,9 @@ SCRIPTS = "langchain_ws_responses.testing._script"
 
 
 @pytest.fixture
-def stage() -> Iterator[Stage]:
+def stage(tmp_path: Path) -> Iterator[Stage]:
     with ExitStack() as stack:
-        yield Stage(stack)
+        yield Stage(stack, tmp_path)
 
 
 def config_of(*callbacks: Any) -> dict[str, Any]:
@@ -120,7 +121,7 @@ def test_an_agent_over_the_socket_shows_nothing(
     with all_logs() as logs:
         model = stage.model(stage.serve(CALL, canary("answer")), store=store)
         graph = graph_of(model, saver)
-        messages = run(graph, way, config_of(callbacks, tracer))
+        messages = run(graph, way, config_of(callbacks, tracer, *stage.callbacks))
         stats = stage.manager.stats()
         objects = [(type(one), repr(one)) for one in living() if type(one).__module__ != SCRIPTS]
         stage.manager.close()
@@ -142,6 +143,7 @@ def test_an_agent_over_the_socket_shows_nothing(
         "checkpoint metadata": repr([saved.metadata for saved in saver.list(None)]),
     }
     assert {sink: seen for sink, shown in sinks.items() if (seen := seen_in(shown))} == {}
+    assert stage.seen() == {}
     # Messages are content, wherever they are kept; nothing else that is secret may ride on them.
     kept = saver.inner
     content = {
@@ -156,6 +158,7 @@ def test_an_agent_over_the_socket_shows_nothing(
     kinds = {kind.__name__ for kind, _ in objects}
     assert {"Endpoint", "RecordedHandshake", "ConnectionManager", "ChatOpenAIWebSocket"} <= kinds
     assert callbacks.starts == 2
+    assert [name for name, sink in stage.sinks.items() if not sink.read()] == []
     assert "Executing <Handle" in logs.of("asyncio")
     assert "Authorization: [masked]" in logs.of("langchain_ws_responses")
 
@@ -169,7 +172,7 @@ def test_an_agent_over_http_shows_nothing_either(stage: Stage, way: str) -> None
         model = model_of(
             stage.serve(CALL, canary("answer")), transport="http", base_url=stage.server.base_url
         )
-        messages = run(graph_of(model, saver), way, config_of(callbacks, tracer))
+        messages = run(graph_of(model, saver), way, config_of(callbacks, tracer, *stage.callbacks))
     assert messages[-1].text == canary("answer")
     assert messages[-1].response_metadata["transport"]["kind"] == "http"
     sinks = {
@@ -180,10 +183,23 @@ def test_an_agent_over_http_shows_nothing_either(stage: Stage, way: str) -> None
         "checkpoint metadata": repr([saved.metadata for saved in saver.list(None)]),
     }
     assert {sink: seen for sink, shown in sinks.items() if (seen := seen_in(shown))} == {}
+    assert stage.seen() == {}
     theirs = logs.of(*HTTP_LOGGERS)
     assert theirs
     assert seen_in(theirs, SECRETS) <= {"query", "header", "organization", "project"}
     assert seen_in(tracer.whole + repr(list(saver.list(None))), SECRETS) == set()
+
+
+def test_a_cassette_of_an_agent_holds_content_and_nothing_else_that_is_secret(
+    stage: Stage, tmp_path: Path
+) -> None:
+    cassette = tmp_path / "agent.jsonl"
+    with RecordingServer(cassette, upstream=stage.serve(CALL, canary("answer"))) as recorder:
+        model = stage.model(str(recorder.base_url))
+        run(graph_of(model, InMemorySaver()), "invoke", config_of())
+        stage.manager.close()
+    written = cassette.read_text()
+    assert seen_in(written) == set(CONTENT)
 
 
 # -- what stands still ----------------------------------------
