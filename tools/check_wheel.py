@@ -207,6 +207,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--options", type=str.split, default=[], metavar="TEXT", help="for pytest, as in --options='-n 2 -x'"
     )
+    parser.add_argument(
+        "--keep", type=Path, metavar="DIR", help="copy sdist and wheel there when all has passed"
+    )
     args = parser.parse_args(argv)
     chosen = args.python or pythons()
     lines, good = [], True
@@ -226,6 +229,10 @@ def main(argv: Sequence[str] | None = None) -> int:
                 good = good and passed
                 say(line)
                 shutil.rmtree(place)
+            if args.keep and good:
+                args.keep.mkdir(parents=True, exist_ok=True)
+                for built in (sdist, wheel):
+                    shutil.copy(built, args.keep)
         except Failed as exc:
             say(f"error: {exc}")
             good = False
