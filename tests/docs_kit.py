@@ -123,8 +123,9 @@ def blocks_of(page: Path) -> list[Block]:
 
 
 def seems_like(shown: str, printed: str) -> bool:
-    """Whether a program printed what a page shows; `…` stands for anything."""
+    """Whether a program printed what a page shows; `…` stands for anything, and how many blanks there are is free."""
     pattern = ""
+    shown, printed = (re.sub(r"[ \t]+", " ", text) for text in (shown, printed))
     for line in shown.rstrip().splitlines():
         if line.strip() == "…":
             pattern += r"(?:.*\n)*?"

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from docs_kit import PROJECT, Block, blocks_of, check_command, check_program, run_page, seems_like
 
+from langchain_ws_responses import testing
+
 PAGES = [
     *(PROJECT / name for name in ("README.md", "CONTRIBUTING.md", "AGENTS.md", "examples/README.md")),
     *sorted((PROJECT / "docs").rglob("*.md")),
@@ -78,6 +80,9 @@ def test_site_is_built_without_a_warning(tmp_path: Path) -> None:
     assert done.stdout + done.stderr == ""
     assert done.returncode == 0
     assert "# Troubleshooting" in (tmp_path / "llms-full.txt").read_text(encoding="utf-8")
+    page = (tmp_path / "reference" / "api" / "testing" / "index.html").read_text(encoding="utf-8")
+    told = set(re.findall(r'id="langchain_ws_responses\.testing\.(\w+)"', page))
+    assert set(testing.__all__) - told == {"Clock"}  # an alias of a type of the standard library
 
 
 def test_the_table_of_contents_for_programs_is_current() -> None:
@@ -172,6 +177,8 @@ def test_blocks_of_a_page_go_on_from_each_other(tmp_path: Path) -> None:
         ("a\n…\nd", "a\nd\n", True),
         ("a … c", "a 12 ms c", True),
         ("a.c", "abc", False),
+        ("a     … ms", "a 1.25 ms", True),
+        ("a b", "ab", False),
         ("a", "a\nb", False),
     ],
 )
