@@ -134,6 +134,18 @@ def test_fields_of_the_model() -> None:
     assert [name for name in own if f"`{name}`" not in readme] == []
 
 
+def test_methods_of_the_model() -> None:
+    page = text("api/model.md")
+    listed = set(re.findall(r"\w+", page[page.index("members:") :].splitlines()[0])) - {"members"}
+    # What LangChain asks for is not for users to call.
+    own = {
+        name
+        for name in vars(ChatOpenAIWebSocket)
+        if name.islower() and not name.startswith(("_", "model_", "lc_"))
+    }
+    assert listed == own - {"get_lc_namespace"}
+
+
 def test_environment_variables() -> None:
     read: set[str] = set()
     for path in PACKAGE.rglob("*.py"):
