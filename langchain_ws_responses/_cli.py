@@ -29,6 +29,7 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
     "doctor": ("look at everything that a socket needs, and say what to do next", "._commands.doctor"),
     "ping": ("measure a dial, a warm-up and round trips", "._commands.ping"),
     "inspect": ("show what a trace says, lane by lane or as a page", "._commands.inspect"),
+    "bench": ("compare HTTP and one socket on your own endpoint, several times", "._commands.bench"),
     "serve": ("run the local server for other tools and languages", "._commands.serve"),
 }
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .agent import Kind, Live, Progress
     from .measure import Run
 
-__all__ = ["configure", "run"]
+__all__ = ["calls", "configure", "failed_run", "live_endpoint", "need_langchain", "run"]
 
 _MAX_CALLS = 200
 _KINDS: tuple[Kind, ...] = ("http", "websocket")
@@ -27,7 +27,8 @@ _REMEDY = "Check --model, --base-url, OPENAI_API_KEY and the network."
 _LOOPBACK = "On loopback there is no network: the times are the client's own work."
 
 
-def _calls(value: str) -> int:
+def calls(value: str) -> int:
+    """Reads an argument that is a number of tool calls."""
     if not value.isascii() or not value.isdecimal() or not 1 <= int(value) <= _MAX_CALLS:
         raise argparse.ArgumentTypeError(f"{value!r} is not a number from 1 to {_MAX_CALLS}")
     return int(value)
@@ -36,7 +37,7 @@ def _calls(value: str) -> int:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments."""
     parser.add_argument(
-        "--turns", type=_calls, default=20, metavar="N", help="tool calls of the agent (default 20)"
+        "--turns", type=calls, default=20, metavar="N", help="tool calls of the agent (default 20)"
     )
     live = parser.add_argument_group("real service (costs money, sends file contents)")
     live.add_argument("--live", action="store_true", help="use a real endpoint and OPENAI_API_KEY")
@@ -53,27 +54,47 @@ def _live(args: argparse.Namespace) -> Live | None:
                     f"--{name.replace('_', '-')} needs --live; without it a local script answers."
                 )
         return None
+    return live_endpoint(args, "--live", "leave --live out to run offline without a key")
+
+
+def live_endpoint(args: argparse.Namespace, who: str, otherwise: str) -> Live:
+    """Checks the arguments that name a real endpoint.
+
+    Args:
+        args: With `model` and `base_url`.
+        who: What needs them.
+        otherwise: What to do without a key.
+
+    Raises:
+        UsageError: Something is missing or cannot be used.
+        CommandError: LangChain is not installed.
+    """
     if not args.model:
-        raise UsageError("--live needs --model NAME.")
+        raise UsageError(f"{who} needs --model NAME.")
     if not os.environ.get("OPENAI_API_KEY", "").strip():
         raise UsageError(
-            "--live needs a key: set OPENAI_API_KEY, or leave --live out to run offline without a key. "
+            f"{who} needs a key: set OPENAI_API_KEY, or {otherwise}. "
             "For an endpoint that wants no key, set it to any value."
         )
     if args.base_url is not None:
         parts = urlsplit(args.base_url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise UsageError("--base-url must look like https://api.example.com/v1.")
-    _need_langchain()
+    need_langchain()
     from .agent import Live
 
     return Live(args.model, args.base_url)
 
 
-def _need_langchain() -> None:
+def need_langchain() -> None:
+    """Says what to install where LangChain is missing.
+
+    Raises:
+        CommandError: It is.
+    """
     if importlib.util.find_spec("langchain") is None:
         raise CommandError(
-            "the demo builds its agent with langchain, which is not installed: "
+            "the agent is built with langchain, which is not installed: "
             'pip install "langchain-ws-responses[demo]", or pip install "langchain>=1.0,<2".'
         )
 
@@ -81,7 +102,7 @@ def _need_langchain() -> None:
 def run(args: argparse.Namespace, console: Console) -> int:
     """Runs the demonstration."""
     live = _live(args)
-    _need_langchain()
+    need_langchain()
     files, samples = collect(Path.cwd())
     for line in wrapped(_opening(files, samples, live)):
         console.note(line)
@@ -100,8 +121,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
             else:
                 runs[kind] = play_live(kind, files, args.turns, progress, live)
         except Exception as exc:
-            remedy = "" if live is None else f" {_REMEDY}"
-            raise CommandError(f"{_FAILED[kind]}: {type(exc).__name__}: {exc}{remedy}") from exc
+            raise failed_run(kind, exc, live) from exc
     http, socket = runs["http"], runs["websocket"]
     if args.json:
         facts = {
@@ -116,6 +136,12 @@ def run(args: argparse.Namespace, console: Console) -> int:
         _show(console, http, socket, live)
     # A real model may answer differently each time; the script may not.
     return 1 if live is None and differences(http, socket) else 0
+
+
+def failed_run(kind: Kind, exc: Exception, live: Live | None) -> CommandError:
+    """Says which run failed, and what to check."""
+    remedy = "" if live is None else f" {_REMEDY}"
+    return CommandError(f"{_FAILED[kind]}: {type(exc).__name__}: {exc}{remedy}")
 
 
 def _opening(files: dict[str, bytes], samples: int, live: Live | None) -> str:
