@@ -32,6 +32,16 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
     "bench": ("compare HTTP and one socket on your own endpoint, several times", "._commands.bench"),
     "serve": ("run the local server for other tools and languages", "._commands.serve"),
 }
+_EPILOG = """\
+COMMAND --help shows the arguments of a command. Every command takes --json.
+Exit codes: 0 done, 1 failed, 2 wrong usage.
+
+examples:
+  demo                    what is saved, without a key
+  doctor                  why is there no socket, and what to do next?
+  ping --local            a dial and round trips on this machine
+  serve --port 8765       a server of this API for tests in any language
+"""
 
 
 class UsageError(Exception):
@@ -132,10 +142,12 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=_PROGRAM,
         description="The WebSocket mode of the OpenAI Responses API for LangChain and LangGraph.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"langchain-ws-responses {__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND")
     for name, (summary, _) in _COMMANDS.items():
         command = commands.add_parser(
             name,
@@ -190,7 +202,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         SystemExit: From argparse: after `--help` and `--version`, or with 2 after wrong arguments.
     """
     _forgiving(sys.stdout, sys.stderr)
-    args = _parser().parse_args(argv)
+    parser = _parser()
+    args = parser.parse_args(argv)
+    if args.command is None:
+        parser.print_help(sys.stderr)
+        return 2
     console = Console(color=not args.no_color)
     try:
         with _orderly_termination():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import os
 import textwrap
 from typing import TYPE_CHECKING, Any
@@ -67,6 +66,8 @@ def _examined(args: argparse.Namespace, console: Console) -> list[Check]:
 
 
 def _on_the_way(args: argparse.Namespace, console: Console) -> list[Check]:
+    import asyncio
+
     from .checks import Check, check_key
     from .reach import check_endpoint, reach
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -70,6 +69,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
 
 
 def _measured(target: Target, args: argparse.Namespace, console: Console) -> Times:
+    import asyncio
+
     from websockets.exceptions import ConnectionClosed
 
     from .._protocol.events import FrameError
