@@ -9,11 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import deque
 from typing import TYPE_CHECKING, Any
-
-from websockets.exceptions import ConnectionClosed
-from websockets.protocol import State
 
 from .. import _json
 from .._protocol.chain import loadable
@@ -25,6 +21,7 @@ from .hooks import ConnectionRetired
 from .lanes import LaneBook
 from .liveness import Liveness
 from .loss import close_code, what_was_lost
+from .outbox import Outbox
 from .tell import turn_ended, turn_sent
 from .ticket import Ticket, too_large
 
@@ -74,10 +71,9 @@ class Connection:
         self.probed_at, self.served, self.heard = 0.0, 0, False
         self._loop = asyncio.get_running_loop()
         self._tickets: dict[Lane, Ticket] = {}
-        self._outbox: deque[tuple[Ticket, bytes]] = deque()
-        self._writable = asyncio.Event()
+        self._outbox = Outbox(socket, self._on_written, f"ws-responses writer {label}")
         self._dirty: list[Ticket] = []
-        self._deaf = self._write_due = False
+        self._deaf = False
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._closing = self._gone = False
         self._why = "lost"
@@ -86,7 +82,6 @@ class Connection:
         self._liveness = Liveness(socket, limits)
         # Soon, when the pool knows this connection; nothing can come in before that.
         self._loop.call_soon(socket.attach, self._on_messages, self._lost)
-        self._writer = self._loop.create_task(self._write(), name=f"ws-responses writer {label}")
         self._pinger = self._loop.create_task(self._ping(), name=f"ws-responses pings {label}")
         self.expires_at: float | None = None
         self._expires_wall = float("inf")
@@ -157,11 +152,7 @@ class Connection:
         self.served += 1
         self._tickets[lane] = ticket
         self._watch(ticket)
-        self._outbox.append((ticket, frame))
-        if not self._write_due:
-            # Not now: a close that has come in already is read first, and then nothing is lost on a dead socket.
-            self._write_due = True
-            self._loop.call_soon(self._write_soon)
+        self._outbox.add(ticket, frame)
 
     def abandon(self, ticket: Ticket) -> None:
         """The caller is gone: the rest of the answer is swallowed, the lane is free after its terminal event."""
@@ -177,12 +168,10 @@ class Connection:
         ticket.done = True
         ticket.stop_timers()
         del self._tickets[lane]
-        queued = next((entry for entry in self._outbox if entry[0] is ticket), None)
-        if queued is None:
-            self.protocol.abandon(lane)
-        else:  # nothing was written, and nothing will be
-            self._outbox.remove(queued)
+        if self._outbox.take_out(ticket):  # nothing was written, and nothing will be
             self.protocol.take_back(lane)
+        else:
+            self.protocol.abandon(lane)
         return True
 
     def fail(self, ticket: Ticket, failure: Failure) -> None:
@@ -247,34 +236,6 @@ class Connection:
         )
 
     # -- writing ----------------------------------------
-
-    def _write_soon(self) -> None:
-        """Writes what the socket takes at once, and leaves the rest to the writer."""
-        self._write_due = False
-        while self._outbox:
-            ticket, frame = self._outbox[0]
-            if not self.socket.write_at_once(frame):
-                self._writable.set()
-                return
-            self._outbox.popleft()
-            ticket.phase = Phase.SENT
-            self._on_written(ticket, len(frame))
-
-    async def _write(self) -> None:
-        while True:
-            await self._writable.wait()
-            while self._outbox:
-                if self.socket.state is not State.OPEN:
-                    return  # what is still here was never sent; the reader tells everybody
-                ticket, frame = self._outbox.popleft()
-                ticket.phase = Phase.SENT
-                try:
-                    await self.socket.send(frame, text=True)
-                except ConnectionClosed:
-                    return
-                self._on_written(ticket, len(frame))
-                del ticket, frame  # the next turn may be long in coming
-            self._writable.clear()
 
     def _on_written(self, ticket: Ticket, size: int) -> None:
         ticket.sent_at = self._loop.time()
@@ -484,9 +445,8 @@ class Connection:
         for handle in self._timers.values():
             handle.cancel()
         self._timers.clear()
-        self._writer.cancel()
         self._pinger.cancel()
-        self._outbox.clear()
+        self._outbox.end()
         lost = [ticket for ticket in self._tickets.values() if not ticket.done]
         self._tickets.clear()
         code = close_code(self.socket)

@@ -64,22 +64,29 @@ class LaneBook:
             return None
         if protocol.has_lanes is False:
             only = protocol.lanes.get(None)
-            return Offer(Cost.NOTHING) if only is None else self._offer(only, now)
-        named = [lane for lane in protocol.lanes.values() if lane.name is not None]
-        # A lane whose response is being forked must not advance, with another chain neither.
-        idle = [lane for lane in named if lane.idle and protocol.may_advance(lane)]
-        if len(named) < self._max_names and all(lane.latest is not None for lane in idle):
+            return Offer(Cost.NOTHING) if only is None else Offer(self._price(only, now), only.used_at, only)
+        best: Lane | None = None
+        names, cost = 0, Cost.CHAIN
+        for lane in protocol.lanes.values():
+            if lane.name is None:
+                continue
+            names += 1
+            # A lane whose response is being forked must not advance, with another chain neither.
+            if not lane.idle or lane.forks:
+                continue
+            price = self._price(lane, now)
+            if best is None or price < cost or (price == cost and lane.used_at < best.used_at):
+                best, cost = lane, price
+        if names < self._max_names and (best is None or cost is not Cost.NOTHING):
             return Offer(Cost.NOTHING)
-        offers = (self._offer(lane, now) for lane in idle)
-        return min(offers, key=lambda offer: (offer.cost, offer.used_at), default=None)
+        return None if best is None else Offer(cost, best.used_at, best)
 
-    def _offer(self, lane: Lane, now: float) -> Offer:
+    def _price(self, lane: Lane, now: float) -> Cost:
         if lane.latest is None:
-            return Offer(Cost.NOTHING, lane.used_at, lane)
+            return Cost.NOTHING
         if lane not in self._unstored:
-            return Offer(Cost.STORED, lane.used_at, lane)
-        old = now - lane.used_at >= _CHAIN_SECONDS
-        return Offer(Cost.OLD if old else Cost.CHAIN, lane.used_at, lane)
+            return Cost.STORED
+        return Cost.OLD if now - lane.used_at >= _CHAIN_SECONDS else Cost.CHAIN
 
     def take(self, offer: Offer) -> Lane:
         """Returns the lane of an offer that was made just now."""

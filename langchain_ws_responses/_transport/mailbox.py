@@ -6,9 +6,13 @@ Items cross in batches: a caller is woken once for all that came in since it las
 from __future__ import annotations
 
 import asyncio
+import threading
+import weakref
 from collections import deque
 from queue import Empty, SimpleQueue
 from typing import Any, Protocol
+
+from .crossing import Crossing
 
 __all__ = ["AsyncMailbox", "Mailbox", "SyncMailbox"]
 
@@ -69,26 +73,39 @@ class SyncMailbox(_Counted):
         return items
 
 
+_here = threading.local()
+
+
+def _crossing() -> Crossing:
+    """The way into the running loop, the same for all mailboxes on it: they are woken together."""
+    loop = asyncio.get_running_loop()
+    known: Crossing | None = _here.last() if hasattr(_here, "last") else None
+    if known is None or known.loop is not loop:
+        known = Crossing(loop)
+        _here.last = weakref.ref(known)  # it lives as long as a mailbox that uses it
+    return known
+
+
 class AsyncMailbox(_Counted):
     """For a caller on an event loop: the loop is woken only when the box goes from empty to non-empty."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._loop = asyncio.get_running_loop()
+        self._crossing = _crossing()
         self._items: deque[tuple[list[Any], int]] = deque()
         self._awake = False
         self._waiter: asyncio.Future[None] | None = None
 
     def put(self, items: list[Any], size: int) -> bool:
         """Hands over items; called on the I/O thread."""
-        if self._loop.is_closed():
+        if self._crossing.loop.is_closed():
             return False
         self._put_bytes += size
         self._items.append((items, size))
         if not self._awake:
             self._awake = True
             try:
-                self._loop.call_soon_threadsafe(self._wake)
+                self._crossing.call(self._wake)
             except RuntimeError:  # the caller's loop was closed just now
                 return False
         return True
@@ -121,7 +138,7 @@ class AsyncMailbox(_Counted):
         self._awake = False
         if self._items:  # put just before the line above, by somebody who saw this side awake
             return
-        self._waiter = self._loop.create_future()
+        self._waiter = self._crossing.loop.create_future()
         try:
             await self._waiter
         finally:

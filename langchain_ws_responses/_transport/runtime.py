@@ -19,6 +19,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
+from .crossing import Crossing
 from .greenlets import check_greenlets
 
 __all__ = ["Runtime", "keep_inherited", "runtime"]
@@ -65,6 +66,7 @@ class Runtime:
         self._at_exit: list[weakref.WeakMethod[Callable[[], None]]] = []
         self._in_child: list[weakref.WeakMethod[Callable[[], None]]] = []
         self._thread_id: int | None = None
+        self._crossing: Crossing | None = None
         self._exiting = False
 
     @property
@@ -93,8 +95,11 @@ class Runtime:
 
     def call(self, callback: Callable[..., Any], *args: Any) -> None:
         """Runs `callback(*args)` on the I/O thread, soon. Safe from any thread, never blocks."""
+        loop, crossing = self.loop, self._crossing
+        if crossing is None or crossing.loop is not loop:  # another thread has just ended or begun one
+            crossing = Crossing(loop)
         try:
-            self.loop.call_soon_threadsafe(callback, *args)
+            crossing.call(callback, *args)
         except RuntimeError:  # it was closed just now
             self.hold_at_exit()
             raise
@@ -128,6 +133,7 @@ class Runtime:
             except BaseException:
                 loop.close()
                 raise
+            self._crossing = Crossing(loop)
             self._pid, self._loop, self._ended = os.getpid(), loop, ended
             return loop
 
@@ -178,9 +184,9 @@ class Runtime:
     def forget(self) -> None:
         """Drops what a forked child inherited, without touching it: the parent goes on using it."""
         if self._loop is not None:
-            keep_inherited(self._loop)
+            keep_inherited((self._loop, self._crossing))
         self._lock = threading.Lock()
-        self._loop, self._thread_id = None, None
+        self._loop, self._thread_id, self._crossing = None, None, None
         for known in self._in_child:
             if (callback := known()) is not None:
                 callback()

@@ -28,11 +28,12 @@ class Transport(asyncio.Transport):
     def __init__(self) -> None:
         super().__init__()
         self.written = bytearray()
-        self.waiting = 0
+        self.waiting = self.writes = 0
         self.closing = False
 
     def write(self, data: Any) -> None:
         self.written += data
+        self.writes += 1
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
         pass
@@ -287,23 +288,43 @@ def test_a_log_of_every_frame_is_still_to_be_had(caplog: pytest.LogCaptureFixtur
 # -- writing
 
 
-def test_a_short_message_is_written_at_once_if_nothing_waits() -> None:
-    def work() -> tuple[list[bool], bytes]:
+def test_it_is_known_whether_a_message_would_wait() -> None:
+    def work() -> list[bool]:
         socket, transport, head = connected()
-        told = [socket.write_at_once(b"early")]
+        told = [socket.takes_at_once]
         socket.data_received(head)
-        told.append(socket.write_at_once(b"hello"))
-        told.append(socket.write_at_once(b"x" * (32 * 1024 + 1)))
+        told.append(socket.takes_at_once)
         transport.waiting = 1
-        told.append(socket.write_at_once(b"behind"))
+        told.append(socket.takes_at_once)
         transport.waiting, transport.closing = 0, True
-        told.append(socket.write_at_once(b"closing"))
+        told.append(socket.takes_at_once)
         transport.closing = False
         socket.data_received(CLOSE)
-        told.append(socket.write_at_once(b"late"))
-        return told, bytes(transport.written)
+        return [*told, socket.takes_at_once]
 
-    told, written = run(work)
-    assert told == [False, True, False, False, False, False]
-    assert pongs(written)[0] == (Opcode.TEXT, b"hello")
-    assert len(pongs(written)) == 2, "and the answer to the close"
+    assert run(work) == [False, True, False, False, False]
+
+
+def test_messages_are_written_in_one_go_and_each_with_a_mask_of_its_own() -> None:
+    messages = [b"", b"a" * 125, b"b" * 126, b"c" * 65_535, b"d" * 65_536, *[b"same"] * 200]
+
+    def work() -> tuple[bytes, int]:
+        socket, transport, head = connected()
+        socket.data_received(head)
+        transport.writes = 0
+        socket.write_at_once(messages)
+        return bytes(transport.written), transport.writes
+
+    written, writes = run(work)
+    assert writes == 1
+    server = ServerProtocol(max_size=None)
+    client = protocol()
+    client.send_request(client.connect())
+    server.receive_data(b"".join(client.data_to_send()))
+    server.send_response(server.accept(server.events_received()[0]))  # type: ignore[arg-type]
+    server.receive_data(written)
+    frames = [event for event in server.events_received() if isinstance(event, Frame)]
+    assert [bytes(frame.data) for frame in frames] == messages
+    assert {(frame.opcode, frame.fin) for frame in frames} == {(Opcode.TEXT, True)}
+    masks = {written[at + 2 : at + 6] for at in range(len(written) - 2000, len(written), 10)}
+    assert len(masks) == 200

@@ -89,6 +89,46 @@ async def test_the_loop_is_woken_once_for_all_that_came_since_it_last_looked(
     assert len(woken) == 2
 
 
+async def test_mailboxes_of_one_loop_are_woken_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    boxes = [AsyncMailbox() for _ in range(50)]
+    getting = [asyncio.ensure_future(box.get()) for box in boxes]
+    await asyncio.sleep(0)
+    loop = asyncio.get_running_loop()
+    woken: list[Any] = []
+    original = loop.call_soon_threadsafe
+
+    def counting(callback: Any, *args: Any, **kwargs: Any) -> Any:
+        woken.append(callback)
+        return original(callback, *args, **kwargs)
+
+    monkeypatch.setattr(loop, "call_soon_threadsafe", counting)
+
+    def put_all() -> None:
+        for number, box in enumerate(boxes):
+            box.put([number], 1)
+
+    thread = threading.Thread(target=put_all)
+    thread.start()
+    thread.join()
+    assert await asyncio.gather(*getting) == [[number] for number in range(50)]
+    assert len(woken) == 1
+
+
+def test_a_second_loop_of_a_thread_has_a_way_of_its_own() -> None:
+    kept: list[AsyncMailbox] = []
+
+    async def receive() -> list[Any]:
+        box = AsyncMailbox()
+        kept.append(box)
+        getting = asyncio.ensure_future(box.get())
+        await asyncio.sleep(0)
+        put_from_thread(box, (["here"], 1))
+        return await asyncio.wait_for(getting, 10)
+
+    assert [asyncio.run(receive()) for _ in range(2)] == [["here"], ["here"]]
+    assert put_from_thread(kept[0], (["late"], 1)) == [False]
+
+
 async def test_a_cancelled_wait_loses_nothing() -> None:
     box = AsyncMailbox()
     getting = asyncio.ensure_future(box.get())

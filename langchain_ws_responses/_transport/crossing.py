@@ -1,0 +1,72 @@
+"""Calls from other threads into an event loop, which is woken once for all that came since it last looked.
+
+A wake-up is a write to a pipe: it costs more than most of what is called, and gives up the interpreter's lock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+__all__ = ["Crossing"]
+
+
+class Crossing:
+    """The way into one loop, for any number of threads.
+
+    Args:
+        loop: Where the calls run.
+
+    Attributes:
+        loop: The same.
+        wakes: How often it was woken.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.wakes = 0
+        self._calls: deque[tuple[contextvars.Context, Callable[..., Any], tuple[Any, ...]]] = deque()
+        self._awake = False
+
+    def call(self, callback: Callable[..., Any], *args: Any) -> None:
+        """Runs `callback(*args)` on the loop, soon, in order, and in the caller's context.
+
+        Raises:
+            RuntimeError: The loop is closed.
+        """
+        self._calls.append((contextvars.copy_context(), callback, args))
+        if self._awake:
+            return
+        self._awake = True
+        self.wakes += 1
+        try:
+            self.loop.call_soon_threadsafe(self._run)
+        except BaseException:
+            self._awake = False
+            raise
+
+    def _run(self) -> None:
+        calls = self._calls
+        # Only what is there now: who calls all the time must not keep the loop from its sockets.
+        for _ in range(len(calls)):
+            context, callback, args = calls.popleft()
+            try:
+                context.run(callback, *args)
+            except (SystemExit, KeyboardInterrupt):
+                self._go_on()
+                raise
+            except BaseException as exc:
+                about = {"message": f"Exception in callback {callback!r}", "exception": exc}
+                self.loop.call_exception_handler(about)
+        self._go_on()
+
+    def _go_on(self) -> None:
+        if not self._calls:
+            self._awake = False
+        # Somebody may have called just before the line above, and have seen this side awake.
+        if self._calls:
+            self._awake = True
+            self.loop.call_soon(self._run)
