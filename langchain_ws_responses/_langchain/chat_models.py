@@ -16,6 +16,7 @@ from langchain_openai import ChatOpenAI
 from pydantic import ConfigDict, Field, PrivateAttr, SecretStr, field_validator, model_validator
 
 from .._protocol.limits import Limits, RetryPolicy
+from .chunks import ChunkMaker, chunks_of_stream, chunks_of_stream_async
 from .client import TURN, AsyncClient, SyncClient
 from .compaction import compact_request, window_of
 from .explain import explain_message
@@ -271,8 +272,11 @@ class ChatOpenAIWebSocket(ChatOpenAI):
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
         turn = self._turn(messages, stop, kwargs, stream=True)
-        chunks = super()._stream_responses(messages, stop, None, **{**kwargs, TURN: turn})
-        with observed(turn, self._last, run_manager), closing(chunks):  # type: ignore[type-var]
+        self._ensure_sync_client_available()
+        chunks = self._own_chunks(turn, kwargs, chunks_of_stream, self.root_client)
+        if chunks is None:
+            chunks = super()._stream_responses(messages, stop, None, **{**kwargs, TURN: turn})
+        with observed(turn, self._last, run_manager), closing(chunks):
             for chunk in chunks:
                 _stamp_last(chunk, turn)
                 if run_manager:
@@ -287,18 +291,27 @@ class ChatOpenAIWebSocket(ChatOpenAI):
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
         turn = self._turn(messages, stop, kwargs, stream=True)
-        # Around every wait langchain-openai puts `asyncio.wait_for`, which costs more than an event does and swallows
-        # cancellations before Python 3.12. A turn on a socket has clocks of its own.
-        own_clocks = turn.kind == "websocket"
-        model = self.model_copy(update={"stream_chunk_timeout": None}) if own_clocks else self
-        chunks = ChatOpenAI._astream_responses(model, messages, stop, None, **{**kwargs, TURN: turn})
+        chunks = self._own_chunks(turn, kwargs, chunks_of_stream_async, self.root_async_client)
+        if chunks is None:
+            # Around every wait langchain-openai puts `asyncio.wait_for`, which costs more than an event does and
+            # swallows cancellations before Python 3.12. A turn on a socket has clocks of its own.
+            own_clocks = turn.kind == "websocket"
+            model = self.model_copy(update={"stream_chunk_timeout": None}) if own_clocks else self
+            chunks = ChatOpenAI._astream_responses(model, messages, stop, None, **{**kwargs, TURN: turn})
         with observed(turn, self._last, run_manager):
-            async with aclosing(chunks):  # type: ignore[type-var]
+            async with aclosing(chunks):
                 async for chunk in chunks:
                     _stamp_last(chunk, turn)
                     if run_manager:
                         await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
                     yield chunk
+
+    def _own_chunks(self, turn: Turn, kwargs: Mapping[str, Any], read: Any, client: Any) -> Any:
+        """Chunks that are not made in langchain-openai's loop; None where that one must look after HTTP headers."""
+        if turn.kind != "websocket" or self.include_response_headers or getattr(self, "_uses_gateway", False):
+            return None
+        maker = ChunkMaker(schema=kwargs.get("response_format"), output_version=self.output_version)
+        return read(client.stream(turn), maker)
 
     # -- connection ----------------------------------------
 

@@ -288,7 +288,11 @@ class SyncClient:
 
     def _create(self, **kwargs: Any) -> Any:
         turn = kwargs.get(TURN)
-        return self._inner.responses.create(**kwargs) if turn is None else _EventStream(turn, self._inner)
+        return self._inner.responses.create(**kwargs) if turn is None else self.stream(turn)
+
+    def stream(self, turn: Turn) -> _EventStream:
+        """Returns the events of a turn: a context manager whose value is their iterator."""
+        return _EventStream(turn, self._inner)
 
     def compact(self, turn: Turn, request: Callable[[Turn], dict[str, Any]]) -> Any:
         """Compacts the conversation of a turn; returns the items of the new window."""
@@ -359,11 +363,11 @@ class AsyncClient:
 
     async def _create(self, **kwargs: Any) -> Any:
         turn = kwargs.get(TURN)
-        return (
-            await self._inner.responses.create(**kwargs)
-            if turn is None
-            else _AsyncEventStream(turn, self._inner)
-        )
+        return await self._inner.responses.create(**kwargs) if turn is None else self.stream(turn)
+
+    def stream(self, turn: Turn) -> _AsyncEventStream:
+        """Returns the events of a turn: an async context manager whose value is their iterator."""
+        return _AsyncEventStream(turn, self._inner)
 
     async def compact(self, turn: Turn, request: Callable[[Turn], dict[str, Any]]) -> Any:
         """Compacts the conversation of a turn; returns the items of the new window."""
