@@ -10,8 +10,9 @@ from typing import Any, Literal, cast
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import LanguageModelInput
-from langchain_core.messages import BaseMessage
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
+from langchain_core.prompt_values import ChatPromptValue, PromptValue
 from langchain_openai import ChatOpenAI
 from pydantic import ConfigDict, Field, PrivateAttr, SecretStr, field_validator, model_validator
 
@@ -23,13 +24,15 @@ from .explain import explain_message
 from .fields import accepted, carried_over, check_arguments, secret_fields, warn_of_call
 from .ready import awarm_up, remember, warm_up
 from .report import observed
-from .route import Route, clocks_for, secret_for
+from .route import Route, clocks_for, same_fields, secret_for
 from .turn import Turn
 
 __all__ = ["ChatOpenAIWebSocket", "with_websocket"]
 
 Transport = Literal["auto", "websocket", "http"]
 _TRANSPORT_ENV = "LANGCHAIN_WS_RESPONSES_TRANSPORT"
+# What nearly every conversation is made of; all else, and whatever can be made a message, goes to langchain-core.
+_MESSAGES = frozenset({AIMessage, HumanMessage, SystemMessage, ToolMessage})
 # Where langchain-openai takes the default of `stream_chunk_timeout` from.
 _CHUNK_ENV = "LANGCHAIN_OPENAI_STREAM_CHUNK_TIMEOUT_S"
 
@@ -180,9 +183,11 @@ class ChatOpenAIWebSocket(ChatOpenAI):
             self.max_retries,
             self.root_async_client,
         )
-        if self._route is None or not _same(depends, self._route_of):
-            self._route, self._route_of = self._make_route(manager), depends
-        return self._route
+        # Read and written once each: pydantic looks private attributes up slowly.
+        route = self._route
+        if route is None or not same_fields(depends, self._route_of):
+            self._route, self._route_of = route, _ = self._make_route(manager), depends
+        return route
 
     def _make_route(self, manager: Any) -> Route:
         client = self.root_async_client or self.root_client
@@ -215,6 +220,12 @@ class ChatOpenAIWebSocket(ChatOpenAI):
         )
 
     # -- turns ----------------------------------------
+
+    def _convert_input(self, model_input: LanguageModelInput) -> PromptValue:
+        """Takes a list of messages as it is: langchain-core would look at each of a long history twice."""
+        if type(model_input) is list and _MESSAGES.issuperset(map(type, model_input)):
+            return ChatPromptValue.model_construct(messages=model_input.copy())
+        return super()._convert_input(model_input)
 
     def _get_request_payload(
         self, input_: LanguageModelInput, *, stop: list[str] | None = None, **kwargs: Any
@@ -452,15 +463,6 @@ class ChatOpenAIWebSocket(ChatOpenAI):
             (name, SecretStr("…") if value is not None and name in hidden else value)
             for name, value in super().__repr_args__()
         ]
-
-
-def _same(now: tuple[Any, ...], before: tuple[Any, ...]) -> bool:
-    """Compares by identity, which no field can fake, and by value only for plain ones."""
-    if len(now) != len(before):
-        return False
-    return all(
-        a is b or (isinstance(a, str | int | float) and a == b) for a, b in zip(now, before, strict=True)
-    )
 
 
 def _stamp(result: ChatResult, turn: Turn) -> None:

@@ -9,13 +9,16 @@ goes to the converter.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import openai
 from langchain_core.messages import AIMessageChunk
 from langchain_core.outputs import ChatGenerationChunk
 
 from .private import chunk_of_event, handle_api_error, handle_bad_request
+
+if TYPE_CHECKING:
+    from typing import TypeGuard
 
 __all__ = ["ChunkMaker", "chunks_of_stream", "chunks_of_stream_async"]
 
@@ -98,9 +101,8 @@ class ChunkMaker:
         if chunk is not None and "reasoning" in chunk.message.additional_kwargs:
             self._has_reasoning = True
         if kind in _DELTAS and self._moulds is not None and _is_example(chunk):
-            example = cast("ChatGenerationChunk", chunk)
-            self._moulds[kind] = (_Mould(example.message), _Mould(example))
-        return cast("ChatGenerationChunk | None", chunk)
+            self._moulds[kind] = (_Mould(chunk.message), _Mould(chunk))
+        return chunk
 
     def _text(self, event: Any) -> ChatGenerationChunk | None:
         mould, delta = self._mould(_TEXT, event), event.delta
@@ -145,7 +147,7 @@ class ChunkMaker:
         self._output_index = output_index
 
 
-def _is_example(chunk: ChatGenerationChunk | None) -> bool:
+def _is_example(chunk: ChatGenerationChunk | None) -> TypeGuard[ChatGenerationChunk]:
     """Whether others can be made after a chunk: nothing in it but what `_text` and `_arguments` replace."""
     if chunk is None or type(chunk) is not ChatGenerationChunk or type(chunk.message) is not AIMessageChunk:
         return False

@@ -51,6 +51,9 @@ It drops all others (shell calls, programs), so no message can show whether one 
 `mcp_list_tools` is left out although it is kept: real streams begin several of them and finish only the last, so
 that a streamed message does not show what the response holds; it is a listing, and nothing that anybody said."""
 
+# `json.loads(…, strict=False)` makes a decoder at every call, which costs more than the parsing.
+_parse = json.JSONDecoder(strict=False).decode
+
 CALL_TYPES = frozenset({"function_call", "custom_tool_call", "tool_call", "invalid_tool_call"})
 """Content blocks that repeat what `tool_calls` and `invalid_tool_calls` say."""
 
@@ -81,7 +84,7 @@ def meaning_of_output(output: Iterable[Any]) -> bytes:
         elif kind == "function_call":
             arguments = _get(item, "arguments")
             try:
-                args = json.loads(arguments, strict=False)
+                args = _parse(arguments)
             except (TypeError, ValueError):
                 args = None
             if isinstance(args, dict):

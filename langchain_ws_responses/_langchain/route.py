@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .._transport.dial import Endpoint
     from .._transport.manager import ConnectionManager
 
-__all__ = ["Clocks", "Route", "clocks_for", "clocks_of", "has_side_effects", "secret_for"]
+__all__ = ["Clocks", "Route", "clocks_for", "clocks_of", "has_side_effects", "same_fields", "secret_for"]
 
 # Stands in for a key that only a callable knows: links then hold within the process.
 _PROCESS_SECRET = secrets.token_bytes(32)
@@ -92,6 +92,19 @@ def secret_for(chain_secret: SecretStr | None, api_key: Any) -> bytes:
     if isinstance(api_key, str) and api_key:
         return b"key:" + api_key.strip().encode()
     return _PROCESS_SECRET
+
+
+def same_fields(now: tuple[Any, ...], before: tuple[Any, ...]) -> bool:
+    """Whether the fields that a route was made of are unchanged.
+
+    By identity, which no field can fake, and by value only for plain ones.
+    """
+    if len(now) != len(before):
+        return False
+    for a, b in zip(now, before, strict=True):
+        if a is not b and not (isinstance(a, str | int | float) and a == b):
+            return False
+    return True
 
 
 def has_side_effects(tools: Any) -> bool:

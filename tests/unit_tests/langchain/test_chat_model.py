@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
+from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.tools import tool
+from langchain_openai import ChatOpenAI
 from pairs import WAYS, bare, http_model, outcome, run, settings_of, socket_model, without_ids
 
+from langchain_ws_responses import ChatOpenAIWebSocket
 from langchain_ws_responses.testing import (
     Answer,
     ResponsesServer,
@@ -270,6 +273,44 @@ def test_caller_of_a_request_payload_sees_what_chatopenai_would_build(manager: C
             socket_model(server, manager)._get_request_payload([HumanMessage("Hello")], stop=["x"])
             == expected
         )
+
+
+class OwnMessage(HumanMessage):
+    """A message class of a user's."""
+
+
+INPUTS: list[Any] = [
+    "Hi",
+    [],
+    [SystemMessage("s"), HumanMessage("Hi"), AIMessage("Yes?"), ToolMessage("x", tool_call_id="call_1")],
+    [OwnMessage("Hi")],
+    (HumanMessage("Hi"), AIMessage("Yes?")),
+    [("human", "Hi"), AIMessage("Yes?")],
+    [{"role": "user", "content": "Hi"}],
+    ChatPromptTemplate.from_messages([("human", "Hi")]).invoke({}),
+    7,
+    [7],
+]
+
+
+@pytest.mark.parametrize("given", INPUTS, ids=repr)
+def test_input_becomes_the_prompt_that_chatopenai_makes_of_it(given: Any) -> None:
+    made: list[Any] = []
+    for cls in (ChatOpenAIWebSocket, ChatOpenAI):
+        try:
+            made.append(cls(model="gpt-5.5", api_key="sk-test")._convert_input(given))
+        except Exception as exc:
+            made.append((type(exc), str(exc)))
+    assert made[0] == made[1]
+    assert repr(made[0]) == repr(made[1])
+
+
+def test_input_list_is_not_shared_with_the_caller() -> None:
+    given = [HumanMessage("Hi")]
+    prompt = ChatOpenAIWebSocket(model="gpt-5.5", api_key="sk-test")._convert_input(given)
+    assert prompt.to_messages()[0] is given[0]
+    given.append(HumanMessage("and then"))
+    assert len(prompt.to_messages()) == 1
 
 
 def test_client_without_a_turn_is_the_openai_client_untouched(manager: ConnectionManager) -> None:

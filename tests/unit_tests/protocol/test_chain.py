@@ -573,3 +573,14 @@ def test_links_of_version_1_keep_their_form() -> None:
         "conn": "c1",
         "sig": hashed(claim, 20, key=own, person=b"sig").hexdigest(),
     }
+
+
+@pytest.mark.parametrize("word", ["plain", 'a "quote" and \\', "é 漢 😀", "\n\t\x00", "\ud800", ""])
+@pytest.mark.parametrize("stored", [True, False])
+def test_a_claim_is_signed_as_the_json_that_it_is(word: str, stored: bool) -> None:
+    master = hashlib.blake2b(b"a secret", digest_size=32, person=b"chain").digest()
+    own = hashlib.blake2b(b'["scope"]', key=master, digest_size=32, person=b"scope").digest()
+    link = {"v": 1, "id": word, "fp": word, "sys": word, "store": stored, "model": word}
+    claim = json.dumps([1, word, word, word, stored, word]).encode()
+    expected = hashlib.blake2b(claim, key=own, digest_size=20, person=b"sig").hexdigest()
+    assert ChainKey(b"a secret", ["scope"]).sign(link) == expected
