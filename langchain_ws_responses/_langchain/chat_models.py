@@ -21,7 +21,14 @@ from .chunks import ChunkMaker, chunks_of_stream, chunks_of_stream_async
 from .client import TURN, AsyncClient, SyncClient
 from .compaction import compact_request, window_of
 from .explain import explain_message
-from .fields import accepted, carried_over, check_arguments, secret_fields, warn_of_call
+from .fields import (
+    accepted,
+    carried_over,
+    check_arguments,
+    secret_fields,
+    transport_from_environment,
+    warn_of_call,
+)
 from .ready import awarm_up, remember, warm_up
 from .report import observed
 from .route import Route, clocks_for, same_fields, secret_for
@@ -30,15 +37,10 @@ from .turn import Turn
 __all__ = ["ChatOpenAIWebSocket", "with_websocket"]
 
 Transport = Literal["auto", "websocket", "http"]
-_TRANSPORT_ENV = "LANGCHAIN_WS_RESPONSES_TRANSPORT"
 # What nearly every conversation is made of; all else, and whatever can be made a message, goes to langchain-core.
 _MESSAGES = frozenset({AIMessage, HumanMessage, SystemMessage, ToolMessage})
 # Where langchain-openai takes the default of `stream_chunk_timeout` from.
 _CHUNK_ENV = "LANGCHAIN_OPENAI_STREAM_CHUNK_TIMEOUT_S"
-
-
-def _transport_from_environment() -> str:
-    return os.environ.get(_TRANSPORT_ENV) or "auto"
 
 
 class ChatOpenAIWebSocket(ChatOpenAI):
@@ -77,7 +79,7 @@ class ChatOpenAIWebSocket(ChatOpenAI):
     model_config = ConfigDict(hide_input_in_errors=True)
 
     manager: Any = Field(default=None, exclude=True, repr=False)
-    transport: Transport = Field(default_factory=_transport_from_environment, validate_default=True)
+    transport: Transport = Field(default_factory=transport_from_environment, validate_default=True)
     chain: Literal["auto", "off"] = "auto"
     system_mode: Literal["auto", "input", "instructions"] = "auto"
     websocket_url: str | None = None

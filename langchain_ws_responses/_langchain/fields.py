@@ -12,8 +12,16 @@ from typing import Any
 from openai.resources.responses import Responses
 from pydantic import SecretStr
 
-__all__ = ["accepted", "carried_over", "check_arguments", "secret_fields", "warn_of_call"]
+__all__ = [
+    "accepted",
+    "carried_over",
+    "check_arguments",
+    "secret_fields",
+    "transport_from_environment",
+    "warn_of_call",
+]
 
+_TRANSPORT_ENV = "LANGCHAIN_WS_RESPONSES_TRANSPORT"
 _SOCKET_SCHEMES = {"ws://": "http://", "wss://": "https://"}
 # What ChatOpenAI makes anew for every model.
 _MADE = frozenset({"client", "async_client", "root_client", "root_async_client"})
@@ -33,6 +41,11 @@ _SECRET_QUERIES = {
 }
 _KEY_NAMES = ("api_key", "openai_api_key")
 _BASE_NAMES = ("base_url", "openai_api_base")
+
+
+def transport_from_environment() -> str:
+    """Returns the default of the field `transport`."""
+    return os.environ.get(_TRANSPORT_ENV) or "auto"
 
 
 def accepted(values: Mapping[str, Any]) -> dict[str, Any]:
