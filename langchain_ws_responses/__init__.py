@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from ._version import __version__
 
 if TYPE_CHECKING:
-    from ._langchain.chat_models import ChatOpenAIWebSocket, with_websocket
+    from ._langchain.adopt import with_websocket
+    from ._langchain.chat_models import ChatOpenAIWebSocket
     from ._langchain.checkpoint import ChainSaver
     from ._langchain.links import response_link
     from ._langchain.middleware import WebSocketMiddleware
@@ -55,7 +56,8 @@ if TYPE_CHECKING:
 
 # Nothing is imported before it is asked for: neither websockets nor langgraph, nor openai.
 _HOMES = {
-    "._langchain.chat_models": ("ChatOpenAIWebSocket", "with_websocket"),
+    "._langchain.adopt": ("with_websocket",),
+    "._langchain.chat_models": ("ChatOpenAIWebSocket",),
     "._langchain.checkpoint": ("ChainSaver",),
     "._langchain.links": ("response_link",),
     "._langchain.middleware": ("WebSocketMiddleware",),

@@ -23,7 +23,6 @@ from .compaction import compact_request, window_of
 from .explain import explain_message
 from .fields import (
     accepted,
-    carried_over,
     check_arguments,
     secret_fields,
     transport_from_environment,
@@ -34,7 +33,7 @@ from .report import observed
 from .route import Route, clocks_for, same_fields, secret_for
 from .turn import Turn
 
-__all__ = ["ChatOpenAIWebSocket", "with_websocket"]
+__all__ = ["ChatOpenAIWebSocket"]
 
 Transport = Literal["auto", "websocket", "http"]
 # What nearly every conversation is made of; all else, and whatever can be made a message, goes to langchain-core.
@@ -480,24 +479,3 @@ def _stamp_last(chunk: ChatGenerationChunk, turn: Turn) -> None:
         remember(turn)
         turn.answer = chunk.message
         chunk.message.response_metadata.update(turn.metadata())
-
-
-def with_websocket(model: ChatOpenAI, /, **fields: Any) -> ChatOpenAIWebSocket:
-    """Turns a `ChatOpenAI` into a `ChatOpenAIWebSocket` with the same settings.
-
-    Args:
-        model: For example what `init_chat_model("openai:gpt-5.5")` returns.
-        **fields: Further fields, such as `manager` or `transport`; they win over the model's.
-
-    Returns:
-        A new model; `model` stays as it is.
-
-    Raises:
-        TypeError: Not a `ChatOpenAI`.
-    """
-    if not isinstance(model, ChatOpenAI):
-        raise TypeError(
-            f"with_websocket takes a ChatOpenAI, not {type(model).__name__}. Call it before bind_tools and the like; "
-            "for Azure use ChatOpenAI with base_url='https://NAME.openai.azure.com/openai/v1'."
-        )
-    return ChatOpenAIWebSocket(**carried_over(model, fields))
