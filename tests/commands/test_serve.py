@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import socket
 from typing import TYPE_CHECKING, Any
@@ -12,8 +13,8 @@ import pytest
 from command_line import run, started
 from websockets.sync.client import connect
 
-from langchain_ws_responses._commands.script import answer_of, load_script
-from langchain_ws_responses.testing import ResponsesServer
+from langchain_ws_responses._commands.script import _FORMS, answer_of, load_script
+from langchain_ws_responses.testing import Answer, ResponsesServer
 
 if TYPE_CHECKING:
     import subprocess
@@ -205,6 +206,14 @@ def test_every_form_of_a_script_is_the_answer_that_it_names(tmp_path: Path) -> N
     assert (got[9].status_code, got[9].headers["retry-after"]) == (429, "7")
     assert bodies[9]["error"]["code"] == "rate_limit_exceeded"
     assert bodies[10]["id"] == "resp_mine"
+
+
+def test_every_form_in_the_docs_is_an_answer(project: Path) -> None:
+    page = (project / "docs" / "reference" / "cli.md").read_text(encoding="utf-8")
+    shown = [json.loads(form) for form in re.findall(r"^\| `(\{.*\})` \|", page, re.M)]
+    assert {next(iter(form)) for form in shown} == set(_FORMS)
+    for form in shown:
+        assert isinstance(answer_of(form), Answer)
 
 
 def test_an_inner_answer_is_checked_too() -> None:
