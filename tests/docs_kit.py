@@ -28,7 +28,6 @@ import sys
 import traceback
 import warnings
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 from importlib.util import find_spec
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -48,8 +47,17 @@ _SHELL = ("bash", "console", "sh")
 _PARSED = ("json", "toml", "yaml", "diff")
 _PLAIN = ("", "text", "plaintext", "ini", "dockerfile", "nginx")
 _SECONDS = 50
-_PLUGIN = "langchain_ws_responses.testing.pytest_plugin"
+# No other plugin than this package's, and no complaint that the server process had imported it before.
+_FOR_PYTEST = {
+    "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+    "PYTEST_PLUGINS": "langchain_ws_responses.testing.pytest_plugin",
+    "PYTEST_ADDOPTS": "-p no:cacheprovider -W ignore::pytest.PytestAssertRewriteWarning",
+}
+# One that is not installed is passed by.
 _SLOW_IMPORTS = [
+    "docs_kit",
+    "httpcore",
+    "httpcore2",
     "langchain.agents",
     "langchain.agents.middleware",
     "langchain_openai",
@@ -57,8 +65,18 @@ _SLOW_IMPORTS = [
     "langgraph.checkpoint.sqlite",
     "langgraph.graph",
     "langgraph.prebuilt",
+    "langchain_ws_responses._commands.inspect",
+    "langchain_ws_responses._demo.agent",
+    "langchain_ws_responses._demo.measure",
+    "langchain_ws_responses._langchain.chat_models",
+    "langchain_ws_responses._langchain.checkpoint",
+    "langchain_ws_responses._langchain.middleware",
+    "langchain_ws_responses._langchain.tools",
+    "langchain_ws_responses._transport.manager",
+    "openai.resources.chat",
+    "openai.resources.responses",
+    "truststore",
     "websockets.asyncio.client",
-    "docs_kit",
 ]
 
 
@@ -245,7 +263,7 @@ def _python_command(words: list[str]) -> tuple[dict[str, str], list[str]] | None
     ):
         return None
     if words[1:3] == ["-m", "pytest"]:
-        return None  # it wants to be the first to import its plugins
+        variables |= _FOR_PYTEST
     return variables, words[1:]
 
 
@@ -414,8 +432,6 @@ def run_page(page: Path, directory: Path, *, key: bool) -> str:
     """
     foreign = ("OPENAI_", "LANGCHAIN_", "LANGSMITH_", "PYTEST_", "COV_")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
-    if not any(entry.value == _PLUGIN for entry in entry_points(group="pytest11")):
-        environment["PYTEST_PLUGINS"] = _PLUGIN  # installed before the package had one
     # Commands find this environment, by name and as `.venv`.
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', '')}"
     (directory / ".venv").symlink_to(Path(sys.executable).parent.parent)
