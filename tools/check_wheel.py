@@ -185,15 +185,27 @@ def check_python(
     say(call(inside, "-c", checked, cwd=tree).strip())
     ignored = [option for name in ABOUT_THE_SOURCE for option in ("--ignore", name)]
     began = time.monotonic()
-    done = subprocess.run(
-        [str(inside), "-m", "pytest", "-q", "-p", "no:cacheprovider", *ignored, *args.options, *args.tests],
-        cwd=tree, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
-    )  # fmt: skip
-    last = done.stdout.strip().splitlines()[-1] if done.stdout.strip() else "no output"
-    if done.returncode:
-        print(done.stdout[-8000:], flush=True)
+    command = [
+        str(inside),
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        *ignored,
+        *args.options,
+        *args.tests,
+    ]
+    last = "no output"
+    with subprocess.Popen(
+        command, cwd=tree, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            print(line, end="", flush=True)
+            last = line.strip() or last
     version = call(inside, "--version").strip()
-    return f"{version}: {last} ({time.monotonic() - began:.0f} s)", done.returncode == 0
+    return f"{version}: {last} ({time.monotonic() - began:.0f} s)", process.returncode == 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
