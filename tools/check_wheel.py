@@ -187,11 +187,7 @@ def check_python(
     began = time.monotonic()
     command = [
         str(inside),
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "no:cacheprovider",
+        *["-m", "pytest", "-q", "-p", "no:cacheprovider"],
         *ignored,
         *args.options,
         *args.tests,
@@ -200,8 +196,7 @@ def check_python(
     with subprocess.Popen(
         command, cwd=tree, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
+        for line in process.stdout or ():
             print(line, end="", flush=True)
             last = line.strip() or last
     version = call(inside, "--version").strip()

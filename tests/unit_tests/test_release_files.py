@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import re
+import runpy
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -88,6 +89,19 @@ def test_every_runtime_dependency_has_both_bounds() -> None:
     runtime = [line for line in requires if "extra ==" not in line]
     assert len(runtime) == 8
     assert [line for line in runtime if ">=" not in line or "<" not in line] == []
+
+
+def test_the_check_of_the_wheel_reads_bounds_as_they_stand(project: Path) -> None:
+    if not (project / "tools").is_dir():
+        pytest.skip("no tools: this is no source tree")
+    check_wheel = runpy.run_path(str(project / "tools" / "check_wheel.py"))
+    lowest = check_wheel["lowest"]
+    assert lowest(["a>=1.2,<2", "b_c >= 0.14"]) == ["a==1.2", "b_c==0.14"]
+    with pytest.raises(check_wheel["Failed"], match="'c<2' has no lower bound"):
+        lowest(["c<2"])
+    runtime = [line for line in importlib.metadata.requires(NAME) or [] if "extra ==" not in line]
+    written = {re.split("[<>=]", line)[0] for line in check_wheel["section"]("dependencies")}
+    assert written == {re.split("[<>=]", line)[0] for line in runtime}
 
 
 def test_the_command_is_installed_under_the_name_of_the_package() -> None:
