@@ -11,16 +11,26 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from langchain_core.tools import tool
 from langchain_core.tracers.base import BaseTracer
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from pairs import http_clients
 from transport_kit import Connect, raw_server
 
-from langchain_ws_responses import ChatOpenAIWebSocket, ConnectionManager, Limits, TraceFile
+from langchain_ws_responses import ChatOpenAIWebSocket, ConnectionManager, Limits, TraceFile, otel
+from langchain_ws_responses._inspect.page import as_page
+from langchain_ws_responses._inspect.reading import Trace, read
+from langchain_ws_responses._inspect.timeline import as_text
+from langchain_ws_responses._inspect.totals import as_json
 from langchain_ws_responses.testing import ResponsesServer
 
 SECRETS = (
@@ -253,8 +263,45 @@ def _trace_file(stage: Stage) -> Sink:
     return Sink(read, hook=trace)
 
 
+def _inspected(show: Callable[[Trace], str]) -> Callable[[Stage], Sink]:
+    """What `inspect` shows of a trace."""
+
+    def make(stage: Stage) -> Sink:
+        path = Path(stage.stack.enter_context(TemporaryDirectory()), "trace.jsonl")
+        trace = stage.stack.enter_context(TraceFile(path))
+
+        def shown() -> str:
+            assert trace.flush()
+            return show(read(path) if path.stat().st_size else Trace())
+
+        return Sink(shown, hook=trace)
+
+    return make
+
+
+def _telemetry(stage: Stage) -> Sink:
+    """Spans and metrics."""
+    exporter, reader, tracers = InMemorySpanExporter(), InMemoryMetricReader(), TracerProvider()
+    tracers.add_span_processor(SimpleSpanProcessor(exporter))
+    meters = MeterProvider(metric_readers=[reader])
+    otel.instrument(tracer_provider=tracers, meter_provider=meters)
+    stage.stack.callback(otel.uninstrument)
+
+    def shown() -> str:
+        spans, data = exporter.get_finished_spans(), reader.get_metrics_data()
+        return "\n".join([*(span.to_json() for span in spans), data.to_json() if data is not None else ""])
+
+    return Sink(shown, hook=otel.ConnectionMetrics(meter_provider=meters))
+
+
 # Whoever writes down what happens adds a line here: every class of error and the sessions are then held against it.
-SINKS: dict[str, Callable[[Stage], Sink]] = {"trace file": _trace_file}
+SINKS: dict[str, Callable[[Stage], Sink]] = {
+    "trace file": _trace_file,
+    "trace page": _inspected(lambda trace: as_page(trace, "trace")),
+    "trace text": _inspected(lambda trace: "\n".join(as_text(trace, str))),
+    "trace data": _inspected(lambda trace: repr(as_json(trace))),
+    "telemetry": _telemetry,
+}
 
 
 @dataclass

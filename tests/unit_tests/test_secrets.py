@@ -254,6 +254,7 @@ def test_no_error_shows_a_secret_anywhere(stage: Stage, fault: str, way: str) ->
         "traces": tracer.frame,
         "hooks": repr(stage.events),
         "manager": repr(stage.manager) + repr(stage.manager.stats()),
+        "explanation": model.explain(),
         "model": repr(model) + str(model) + repr(bound) + dumps(model) + json.dumps(dumpd(bound)),
     }
     assert {sink: seen for sink, shown in sinks.items() if (seen := seen_in(shown))} == {}
@@ -261,6 +262,8 @@ def test_no_error_shows_a_secret_anywhere(stage: Stage, fault: str, way: str) ->
     # The sinks are not empty, or nothing would be proved.
     assert pickles_of(raised.value)
     assert callbacks.errors
+    assert "ws_responses.reason" in stage.sinks["telemetry"].read()
+    assert model.explain().startswith("The last turn ended with ")
     assert "HTTP" in logs.but() or name in (
         "ConfigurationError",
         "DialFailed",

@@ -159,6 +159,12 @@ def test_an_agent_over_the_socket_shows_nothing(
     assert {"Endpoint", "RecordedHandshake", "ConnectionManager", "ChatOpenAIWebSocket"} <= kinds
     assert callbacks.starts == 2
     assert [name for name, sink in stage.sinks.items() if not sink.read()] == []
+    # A response id is no secret, but it has no business there either.
+    ids = [link["id"] for message in messages if (link := response_link(message)) is not None]
+    assert len(ids) == 2
+    assert [
+        name for name, sink in stage.sinks.items() if any(known in str(sink.read()) for known in ids)
+    ] == []
     assert "Executing <Handle" in logs.of("asyncio")
     assert "Authorization: [masked]" in logs.of("langchain_ws_responses")
 
