@@ -207,3 +207,12 @@ def test_only_programs_that_exist_are_named() -> None:
     for wrong in (".venv/bin/no-such-tool", "python -m no_such_module", ".venv/bin/python tools/none.py"):
         with pytest.raises(ValueError, match="there is no"):
             check_program(wrong)
+
+
+def test_tests_that_are_named_as_evidence_are_there() -> None:
+    text = (PROJECT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`(test_\w+)`", text))
+    sources = "\n".join(path.read_text(encoding="utf-8") for path in (PROJECT / "tests").rglob("*.py"))
+    defined = set(re.findall(r"^(?:async )?def (test_\w+)", sources, re.MULTILINE))
+    assert len(named) > 30
+    assert named - defined == set()

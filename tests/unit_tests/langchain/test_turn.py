@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import openai
 import pytest
 from langchain_core.messages import HumanMessage, SystemMessage
-from pairs import WAYS, outcome, run, socket_model
+from pairs import WAYS, http_model, outcome, run, socket_model
 
 from langchain_ws_responses import ConnectionManager, Limits, Replay, RetryPolicy, failure_of, response_link
 from langchain_ws_responses._transport.runtime import runtime
@@ -127,6 +127,32 @@ def test_sockets_that_go_on_dying_are_an_error_after_the_second() -> None:
         assert isinstance(error, ConnectionLost)
         assert error.replay is Replay.SAFE
         assert (len(server.requests), manager.stats().dials) == (1, 2)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_usage_is_that_of_the_answer_alone(manager: ConnectionManager, way: str) -> None:
+    """A lost attempt, a refused delta and a warm-up are billed apart; nothing of them is in the message."""
+    first, second = HumanMessage("First?"), HumanMessage("Second?")
+    with ResponsesServer("One.", ANSWER) as server:
+        model = http_model(server)
+        expected = total(run(model, way, [first, model.invoke([first]), second])).usage_metadata
+    assert expected is not None
+    assert expected["output_tokens"] > 0
+    gone = error(code="previous_response_not_found")
+    with ResponsesServer("One.", gone, drop(2), ANSWER) as server:
+        model = socket_model(server, manager, max_retries=2)
+        model.warm_up([first])
+        whole = total(run(model, way, after_one_turn(model)))
+    assert whole.usage_metadata == expected
+    assert whole.response_metadata["transport"]["resends"] == 2
+
+
+def total(answers: list[Any]) -> Any:
+    """One message of an answer or of all of its chunks."""
+    whole = answers[0]
+    for chunk in answers[1:]:
+        whole += chunk
+    return whole
 
 
 def ignoring(response_id: str, words: str) -> Any:
