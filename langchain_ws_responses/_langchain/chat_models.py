@@ -111,6 +111,10 @@ class ChatOpenAIWebSocket(ChatOpenAI):
                 raise ValueError(f"manager must be a ConnectionManager, not {type(value).__name__}")
         return value
 
+    def _use_responses_api(self, payload: dict[str, Any]) -> bool:
+        """Always; also while the fields are being validated, when the model's profile is looked up."""
+        return True
+
     @model_validator(mode="after")
     def _stand_before_the_clients(self) -> ChatOpenAIWebSocket:
         """Puts the turn-aware clients in the place that ChatOpenAI calls."""

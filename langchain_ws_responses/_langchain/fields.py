@@ -77,6 +77,12 @@ def accepted(values: Mapping[str, Any]) -> dict[str, Any]:
     return given
 
 
+def _has_default_profile(model: Any) -> bool:
+    """Whether a model's profile is the one that langchain-openai knows for it, and not the user's own."""
+    resolve = getattr(model, "_resolve_model_profile", None)
+    return resolve is not None and getattr(model, "profile", None) == resolve()
+
+
 def carried_over(model: Any, fields: Mapping[str, Any]) -> dict[str, Any]:
     """Collects the settings of one model for another.
 
@@ -92,6 +98,9 @@ def carried_over(model: Any, fields: Mapping[str, Any]) -> dict[str, Any]:
     if "openai_api_base" in named:
         # It may have been derived from the base URL that is replaced.
         left_out.add("websocket_url")
+    if _has_default_profile(model):
+        # Ours may have other abilities, for it always uses the Responses API.
+        left_out.add("profile")
     settings = {
         name: getattr(model, name)
         for name in model.model_fields_set
