@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,6 +22,7 @@ from .events import (
     FrameError,
     created_id,
     decode,
+    ends_of,
     failure_from,
     is_output,
     lane_last,
@@ -239,12 +240,18 @@ class ResponsesProtocol:
 
     # -- receiving -----------------------------------------------------------------------------------------
 
-    def skim(self, raw: bytes) -> Lane | None:
-        """Takes a frame that nobody needs: more output of a turn whose caller waits for its end only.
+    def skim(self, messages: Sequence[bytes], at: int) -> tuple[Lane, int] | None:
+        """Takes frames that nobody needs: more output of a turn whose caller waits for its end only.
+
+        Args:
+            messages: Frames in the order in which they came.
+            at: Which of them is the next.
 
         Returns:
-            The lane, whose event was counted; None for every frame that has to be received.
+            The lane, whose events were counted, and which frame is the next now; None where the next one has to be
+            received.
         """
+        raw = messages[at]
         if not is_output(raw):
             return None
         name = lane_last(raw)
@@ -257,8 +264,17 @@ class ResponsesProtocol:
         # The first output is received: it shows how far the turn has come.
         if lane is None or not lane.quiet or not lane.output or lane.idle:
             return None
-        lane.events += 1
-        return lane
+        after = at + 1 if name is None else self._same(messages, at)
+        lane.events += after - at
+        return lane, after
+
+    def _same(self, messages: Sequence[bytes], at: int) -> int:
+        """Where a run of frames of the same type and lane ends: how they begin and end is all that tells that."""
+        head, tail = ends_of(messages[at])
+        after = at + 1
+        while after < len(messages) and messages[after].startswith(head) and messages[after].endswith(tail):
+            after += 1
+        return after
 
     def receive(self, raw: bytes | str, *, now: float = 0.0) -> Received:
         """Takes one frame from the socket.

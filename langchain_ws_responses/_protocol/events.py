@@ -24,6 +24,7 @@ __all__ = [
     "FrameError",
     "created_id",
     "decode",
+    "ends_of",
     "failure_from",
     "is_output",
     "lane_last",
@@ -240,6 +241,11 @@ def is_output(raw: bytes) -> bool:
         return False
     known = _types.get(raw[len(_PLAIN_HEAD) : raw.find(b'"', len(_PLAIN_HEAD))])
     return known is not None and known[1] is EventKind.OUTPUT
+
+
+def ends_of(raw: bytes) -> tuple[bytes, bytes]:
+    """The type and the lane of a frame of which `is_output` and `lane_last` have been found, as they are written."""
+    return raw[: raw.find(b'"', len(_PLAIN_HEAD)) + 1], raw[raw.rfind(_LANE_LAST) :]
 
 
 def created_id(frame: Frame, *, parent: bool) -> tuple[str | None, bool]:

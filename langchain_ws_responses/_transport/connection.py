@@ -260,20 +260,24 @@ class Connection:
 
     def _on_texts(self, messages: list[bytes]) -> None:
         now, self.heard = self._loop.time(), True
-        counters, skim, tickets = self.pool.manager.counters, self.protocol.skim, self._tickets
-        for raw in messages:
-            counters.frames_received += 1
-            counters.bytes_received += len(raw)
-            lane = skim(raw)
-            if lane is None:
-                if not self._on_text(raw, now):
+        counters, skim = self.pool.manager.counters, self.protocol.skim
+        at, count = 0, len(messages)
+        try:
+            while at < count:
+                skimmed = skim(messages, at)
+                if skimmed is not None:
+                    lane, after = skimmed
+                    if (ticket := self._tickets.get(lane)) is not None:
+                        ticket.skimmed(messages[at:after], now)
+                    at = after
+                    continue
+                at += 1
+                if not self._on_text(messages[at - 1], now):
                     self._deaf = True
                     return
-            elif (ticket := tickets.get(lane)) is not None:
-                ticket.events += 1
-                ticket.received_bytes += len(raw)
-                ticket.longest_gap = max(ticket.longest_gap, now - ticket.seen_at)
-                ticket.seen_at = now
+        finally:
+            counters.frames_received += at
+            counters.bytes_received += sum(map(len, messages[:at]))
 
     def _on_text(self, raw: bytes, now: float) -> bool:
         """Takes one frame; False: there is nothing more to read."""

@@ -977,18 +977,40 @@ def test_output_that_nobody_looks_at_is_skimmed_after_the_first(profile: Profile
     proto = protocol(profile)
     lane = send(proto, quiet=True)
     proto.receive(created(lane, "r1"))
-    assert proto.skim(delta(lane)) is None, "the first one shows that output has begun"
+    assert proto.skim([delta(lane)], 0) is None, "the first one shows that output has begun"
     assert proto.receive(delta(lane)).lane is lane
-    assert proto.skim(delta(lane)) is lane
+    assert proto.skim([b"", delta(lane)], 1) == (lane, 2)
     assert (lane.events, lane.state, lane.output) == (3, LaneState.STREAMING, True)
     for needed in (created(lane, "r2"), completed(lane, "r1"), refused(lane), "no json"):
-        assert proto.skim(needed.replace(": ", ":").replace(", ", ",").encode()) is None
+        assert proto.skim([needed.replace(": ", ":").replace(", ", ",").encode()], 0) is None
     assert lane.events == 3
     proto.abandon(lane)
-    assert proto.skim(delta(lane)) is lane
+    assert proto.skim([delta(lane)], 0) == (lane, 1)
     assert lane.state is LaneState.DRAINING
     assert proto.receive(completed(lane, "r1")).ended
-    assert proto.skim(delta(lane)) is None, "nobody's"
+    assert proto.skim([delta(lane)], 0) is None, "nobody's"
+
+
+def test_a_run_of_output_ends_where_type_or_lane_change() -> None:
+    proto = protocol()
+    lanes = [send(proto, quiet=True), send(proto, quiet=True)]
+    for lane in lanes:
+        proto.receive(created(lane, f"r{lane.name}"))
+        proto.receive(delta(lane))
+        proto.receive(delta(lane, "response.output_text.done"))
+    one, two = lanes
+    runs = [[delta(one)] * 3, [delta(one, "response.output_text.done")], [delta(two)] * 2, [delta(one)]]
+    messages = [*itertools.chain(*runs), completed(one, "r").replace(" ", "").encode(), delta(one)]
+    assert [proto.skim(messages, at) for at in (0, 3, 4, 6, 7)] == [
+        (one, 3),
+        (one, 4),
+        (two, 6),
+        (one, 7),
+        None,
+    ]
+    assert (one.events, two.events) == (3 + 5, 3 + 2)
+    spaced = delta(one).replace(b',"stream_id"', b', "stream_id"')
+    assert proto.skim([delta(one), spaced, delta(one)], 0) == (one, 1)
 
 
 def test_events_that_somebody_looks_at_are_not_skimmed() -> None:
@@ -997,13 +1019,13 @@ def test_events_that_somebody_looks_at_are_not_skimmed() -> None:
     for one in (lane, quiet):
         proto.receive(created(one, f"r{one.name}"))
         proto.receive(delta(one))
-    assert proto.skim(delta(lane)) is None
-    assert proto.skim(delta(quiet)) is quiet
+    assert proto.skim([delta(lane)], 0) is None
+    assert proto.skim([delta(quiet)], 0) == (quiet, 1)
     proto.receive(completed(quiet, "r2"))
     proto.send_create(quiet, BODY, parent="r2")
     proto.receive(created(quiet, "r3"))
     proto.receive(delta(quiet))
-    assert proto.skim(delta(quiet)) is None, "its next turn has another caller"
+    assert proto.skim([delta(quiet)], 0) is None, "its next turn has another caller"
 
 
 def test_a_frame_whose_lane_is_uncertain_is_not_skimmed() -> None:
@@ -1011,12 +1033,12 @@ def test_a_frame_whose_lane_is_uncertain_is_not_skimmed() -> None:
     lane = send(proto, quiet=True)
     proto.receive(created(lane, "r1"))
     proto.receive(delta(lane))
-    assert proto.skim(delta(lane)[:-1] + b',"a":{"stream_id":"x"}}') is None
-    assert proto.skim(delta(Lane("nobody"))) is None
+    assert proto.skim([delta(lane)[:-1] + b',"a":{"stream_id":"x"}}'], 0) is None
+    assert proto.skim([delta(Lane("nobody"))], 0) is None
     named = protocol(UNKNOWN)
     busy = send(named, quiet=True)
     named.receive(created(busy, "r1"))
-    assert named.skim(delta(None)) is None, "it has lanes: whose this is has to be found out"
+    assert named.skim([delta(None)], 0) is None, "it has lanes: whose this is has to be found out"
 
 
 @pytest.mark.parametrize("fork", [True, False])
