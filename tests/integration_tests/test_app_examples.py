@@ -233,6 +233,26 @@ def test_serverless_leaves_nothing_open(project: Path, monkeypatch: pytest.Monke
     assert [record.close_code for record in server.connections] == [1000]
 
 
+# -- tracing ----------------------------------------
+
+
+def test_tracing(project: Path, tmp_path: Path) -> None:
+    trace = tmp_path / "trace.jsonl"
+    out = python(project / "examples" / "tracing.py", trace)
+    sent = re.findall(r"^  c1 > (\w+) \((\w+)\), (\d) items", out, re.MULTILINE)
+    assert sent == [("full", "first_turn", "1"), ("delta", "chain", "1"), ("full", "history_changed", "5")]
+    first, second = re.findall(r"^explained: (.*)", out, re.MULTILINE)
+    assert first.startswith("Sent as a delta")
+    assert second.startswith("Sent in full")
+    # What the example says to do next.
+    command = re.search(r"^next: python (-m .*)$", out, re.MULTILINE)
+    assert command is not None
+    python(*command[1].replace("trace.html", str(tmp_path / "trace.html")).split())
+    page = (tmp_path / "trace.html").read_text(encoding="utf-8")
+    assert "history_changed" in page
+    assert "apples" not in trace.read_text(encoding="utf-8") + page
+
+
 # -- the notebook ----------------------------------------
 
 EXECUTE = """
