@@ -97,27 +97,27 @@ def _measured(target: Target, args: argparse.Namespace, console: Console) -> Tim
 
 
 async def _measure(target: Target, args: argparse.Namespace, tell: Callable[[str], None]) -> Times:
-    from .probe import create, opened, ping
+    from .probe import create, opened
 
     times, wait = Times(), args.timeout
     tell(f"dialing {target.endpoint.label} ...")
-    found, times.dial = await opened(target.endpoint, wait)
+    line, times.dial = await opened(target.endpoint, wait)
     try:
         for number in range(args.count):
             tell(f"ping {number + 1}/{args.count}")
-            times.pings.append(await ping(found, wait))
+            times.pings.append(await line.ping(wait))
         if args.model is not None:
             body = {"model": args.model, "input": _QUESTION, "store": False}
             # A server that is not known to keep warm-ups may generate, and charge, where nothing was asked for.
             if target.endpoint.profile.keeps_warm_up or target.endpoint.loopback:
                 tell("warm-up")
-                times.warm_up = _checked(await create(found, {**body, "generate": False}, wait))
+                times.warm_up = _checked(await create(line, {**body, "generate": False}, wait))
             for number in range(args.count):
                 tell(f"response {number + 1}/{args.count}")
                 body["max_output_tokens"] = 16
-                times.responses.append(_checked(await create(found, body, wait)))
+                times.responses.append(_checked(await create(line, body, wait)))
     finally:
-        await found.close()
+        await line.close()
     return times
 
 

@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Certificate",
+    "Line",
     "Turn",
     "certificate",
     "connected",
     "create",
     "opened",
-    "ping",
     "port_of",
     "proxy_of",
     "resolve",
@@ -128,32 +128,67 @@ def _described(tls: ssl.SSLObject) -> Certificate:
     return Certificate(tls.version() or "TLS", named, int(left // 86400))
 
 
-async def opened(endpoint: Endpoint, timeout: float) -> tuple[Socket, float]:
-    """Dials; returns the socket and the seconds that it took."""
+class Line:
+    """An open socket, read one message after another.
+
+    Args:
+        found: The socket.
+    """
+
+    def __init__(self, found: Socket) -> None:
+        self._socket = found
+        self._messages: asyncio.Queue[bytes | None] = asyncio.Queue()
+        found.attach(self._take, lambda: self._messages.put_nowait(None))
+
+    def _take(self, messages: list[bytes]) -> None:
+        for message in messages:
+            self._messages.put_nowait(message)
+
+    async def send(self, message: bytes) -> None:
+        """Sends a message."""
+        await self._socket.send(message, text=True)
+
+    async def receive(self, timeout: float) -> bytes:
+        """Waits for the next message.
+
+        Raises:
+            ConnectionClosed: The connection is gone.
+        """
+        message = await asyncio.wait_for(self._messages.get(), timeout)
+        if message is None:
+            raise self._socket.protocol.close_exc
+        return message
+
+    async def ping(self, timeout: float) -> float:
+        """Sends a ping frame; returns the seconds until its pong."""
+        began = time.perf_counter()
+        pong = await self._socket.ping()
+        await asyncio.wait_for(pong, timeout)
+        return time.perf_counter() - began
+
+    async def close(self) -> None:
+        """Closes the socket."""
+        await self._socket.close()
+
+
+async def opened(endpoint: Endpoint, timeout: float) -> tuple[Line, float]:
+    """Dials; returns the line and the seconds that it took."""
     began = time.perf_counter()
     limits = Limits(connect_timeout=timeout)
     found = await dial(endpoint, limits=limits, ssl_context=None, proxy=None)
-    return found, time.perf_counter() - began
+    return Line(found), time.perf_counter() - began
 
 
-async def ping(found: Socket, timeout: float) -> float:
-    """Sends a ping frame; returns the seconds until its pong."""
-    began = time.perf_counter()
-    pong = await found.ping()
-    await asyncio.wait_for(pong, timeout)
-    return time.perf_counter() - began
-
-
-async def create(found: Socket, body: dict[str, Any], timeout: float) -> Turn:
+async def create(line: Line, body: dict[str, Any], timeout: float) -> Turn:
     """Sends one create and reads its events to the terminal one."""
     from .. import _json
 
     raw = _json.dumps({"type": "response.create", **body})
     began = time.perf_counter()
-    await found.send(raw, text=True)
+    await line.send(raw)
     first = 0.0
     while True:
-        frame = decode(await asyncio.wait_for(found.recv(decode=False), timeout), loads=_json.loads)
+        frame = decode(await line.receive(timeout), loads=_json.loads)
         if frame.kind is EventKind.FOREIGN:
             continue
         now = time.perf_counter() - began

@@ -16,7 +16,7 @@ from .._types import CERTIFICATE_ERROR, PROXY_ERROR, Failure, FailureKind
 from ..errors import ConfigurationError, advice_for
 from .advice import next_step
 from .checks import Check
-from .probe import certificate, connected, opened, ping, port_of, proxy_of, resolve
+from .probe import certificate, connected, opened, port_of, proxy_of, resolve
 
 if TYPE_CHECKING:
     from .target import Target
@@ -183,7 +183,7 @@ async def _tls(target: Target, proxy: SplitResult | None, timeout: float) -> Che
 
 async def _handshake(target: Target, timeout: float) -> AsyncIterator[Check]:
     try:
-        found, took = await opened(target.endpoint, timeout)
+        line, took = await opened(target.endpoint, timeout)
     except Failed as exc:
         raise _Stopped(
             Check("handshake", "FAIL", exc.failure.message.rstrip("."), next_step(exc.failure))
@@ -191,14 +191,14 @@ async def _handshake(target: Target, timeout: float) -> AsyncIterator[Check]:
     try:
         yield Check("handshake", "ok", f"101 in {_ms(took)}")
         try:
-            yield Check("ping", "ok", f"answered in {_ms(await ping(found, timeout))}")
+            yield Check("ping", "ok", f"answered in {_ms(await line.ping(timeout))}")
         except Exception:
             advice = "Something on the way passes the upgrade but not the frames behind it: ask who runs the network."
             raise _Stopped(
                 Check("ping", "FAIL", "the connection opened but does not answer", advice)
             ) from None
     finally:
-        await found.close()
+        await line.close()
 
 
 def _ms(seconds: float) -> str:
