@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-from openai.resources.responses import Responses
 from pydantic import SecretStr
 
 __all__ = [
@@ -109,8 +108,38 @@ def carried_over(model: Any, fields: Mapping[str, Any]) -> dict[str, Any]:
     return {**settings, **named}
 
 
+# Every supported SDK knows these. Importing its resources to look at their signature takes longer than a turn.
+_ALWAYS_KNOWN = frozenset(
+    {
+        "include",
+        "input",
+        "instructions",
+        "max_output_tokens",
+        "metadata",
+        "model",
+        "parallel_tool_calls",
+        "previous_response_id",
+        "prompt_cache_key",
+        "reasoning",
+        "service_tier",
+        "store",
+        "stream",
+        "temperature",
+        "text",
+        "text_format",
+        "tool_choice",
+        "tools",
+        "top_p",
+        "truncation",
+        "user",
+    }
+)
+
+
 @lru_cache(maxsize=1)
 def _known_arguments() -> frozenset[str]:
+    from openai.resources.responses import Responses
+
     return frozenset(inspect.signature(Responses.create).parameters) | {"text_format"}
 
 
@@ -120,6 +149,8 @@ def check_arguments(settings: Mapping[str, Any]) -> None:
     Raises:
         TypeError: An argument that `responses.create` does not have.
     """
+    if settings.keys() <= _ALWAYS_KNOWN:
+        return
     unknown = settings.keys() - _known_arguments()
     if unknown:
         raise TypeError(

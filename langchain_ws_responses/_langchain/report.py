@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import openai
 
-from .._transport.hooks import TurnEnded, TurnRetrying, TurnSent
-from .._transport.tell import Note
 from .._types import Failure, FailureKind, Phase, Reason
 
 if TYPE_CHECKING:
     from .._protocol.recovery import Decision
+    from .._transport.tell import Note
     from .turn import Turn
 
 __all__ = ["Observer", "Report", "add_observer", "node_name", "observed", "remove_observer", "report_of"]
@@ -78,6 +77,10 @@ class _ToHooks(Report):
     """
 
     def __init__(self, turn: Turn) -> None:
+        # Nobody who does not look at them waits for the classes of all events at import.
+        from .._transport import hooks, tell
+
+        self._hooks, self._note = hooks, tell.Note
         self._turn = turn
         self.label = f"{random.getrandbits(48):012x}"
         self._node = node_name()
@@ -86,14 +89,14 @@ class _ToHooks(Report):
 
     def note(self, items: int) -> Note:
         self._attempt += 1
-        return Note(
+        return self._note(
             turn=self.label, attempt=self._attempt, items=items, model=self._turn.model, node=self._node
         )
 
     def retrying(self, failure: Failure, decision: Decision, wait: float = 0.0) -> None:
         reason = decision.reason or (Reason.CONNECTION_LOST if decision.action.value == "full" else "")
         self._tell(
-            TurnRetrying,
+            self._hooks.TurnRetrying,
             connection=failure.connection,
             action=decision.action.value,
             reason=str(reason),
@@ -117,7 +120,7 @@ class _ToHooks(Report):
             return
         http.told = True
         self._tell(
-            TurnSent,
+            self._hooks.TurnSent,
             at=http.at,
             kind="http",
             mode=plan.mode.value,
@@ -130,7 +133,7 @@ class _ToHooks(Report):
 
     def http_refused(self, reason: Reason, kind: FailureKind) -> None:
         self._http_ends(kind, None, Phase.SENT)
-        self._tell(TurnRetrying, action="full", reason=reason.value, failure=kind)
+        self._tell(self._hooks.TurnRetrying, action="full", reason=reason.value, failure=kind)
 
     def ended(self, error: BaseException | None) -> None:
         if error is None:
@@ -147,7 +150,7 @@ class _ToHooks(Report):
         self.http_sent(0)
         self._http = None
         self._tell(
-            TurnEnded,
+            self._hooks.TurnEnded,
             kind="http",
             events=http.events,
             seconds=time.monotonic() - http.began,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import inspect
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,6 +14,7 @@ from langchain_openai import ChatOpenAI
 from pairs import WAYS, bare, http_model, outcome, run, settings_of, socket_model, without_ids
 
 from langchain_ws_responses import ChatOpenAIWebSocket
+from langchain_ws_responses._langchain import fields
 from langchain_ws_responses.testing import (
     Answer,
     ResponsesServer,
@@ -273,6 +275,13 @@ def test_caller_of_a_request_payload_sees_what_chatopenai_would_build(manager: C
             socket_model(server, manager)._get_request_payload([HumanMessage("Hello")], stop=["x"])
             == expected
         )
+
+
+def test_arguments_that_are_never_looked_up_are_those_of_the_sdk() -> None:
+    from openai.resources.responses import Responses
+
+    known = set(inspect.signature(Responses.create).parameters) | {"text_format"}
+    assert known >= fields._ALWAYS_KNOWN
 
 
 class OwnMessage(HumanMessage):
