@@ -56,7 +56,9 @@ _NOTHING_SENT = frozenset(
     }
 )
 _DIAL = frozenset({_KIND.HANDSHAKE_REJECTED, _KIND.DIAL_FAILED, _KIND.DIAL_TIMEOUT})
-_NO_MODE_HERE = frozenset({404, 405, 426, 501})
+# Also what servers and proxies answer that took the upgrade for a plain GET: over HTTP the request may well work, and
+# what is wrong with it is then told properly.
+_NO_MODE_HERE = frozenset({200, 400, 404, 405, 426, 501})
 
 
 class Action(Enum):

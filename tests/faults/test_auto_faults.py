@@ -17,7 +17,7 @@ from langchain_ws_responses.testing import Fault, drop
 if TYPE_CHECKING:
     from faults.world import Cell
 
-NO_MODE = (404, 426)
+NO_MODE = (200, 400, 404, 426)
 PAUSES = (5.0, 10.0, 20.0)  # of the breaker, give or take a fifth
 
 

@@ -228,6 +228,8 @@ def test_after_the_first_token_nothing_is_ever_sent_again(kind: FailureKind, pha
     [
         (K.DIAL_FAILED, None, True),
         (K.DIAL_TIMEOUT, None, True),
+        (K.HANDSHAKE_REJECTED, 200, True),
+        (K.HANDSHAKE_REJECTED, 400, True),
         (K.HANDSHAKE_REJECTED, 404, True),
         (K.HANDSHAKE_REJECTED, 426, True),
         (K.HANDSHAKE_REJECTED, 405, True),
