@@ -97,7 +97,7 @@ def _measured(target: Target, args: argparse.Namespace, console: Console) -> Tim
 
 
 async def _measure(target: Target, args: argparse.Namespace, tell: Callable[[str], None]) -> Times:
-    from .probe import create, opened
+    from .probe import create, opened, ping
 
     times, wait = Times(), args.timeout
     tell(f"dialing {target.endpoint.label} ...")
@@ -105,7 +105,7 @@ async def _measure(target: Target, args: argparse.Namespace, tell: Callable[[str
     try:
         for number in range(args.count):
             tell(f"ping {number + 1}/{args.count}")
-            times.pings.append(await line.ping(wait))
+            times.pings.append(await ping(line, wait))
         if args.model is not None:
             body = {"model": args.model, "input": _QUESTION, "store": False}
             # A server that is not known to keep warm-ups may generate, and charge, where nothing was asked for.

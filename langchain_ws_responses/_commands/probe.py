@@ -14,22 +14,22 @@ from urllib.parse import SplitResult, urlsplit
 from .._protocol.events import EventKind, Frame, decode, failure_from
 from .._protocol.limits import Limits
 from .._transport.dial import default_ssl_context, dial
+from .._transport.line import Line
 from .._transport.proxy import check_proxy, environment_proxy
 from .._transport.tunnel import open_tunnel
 from .._types import Phase
 
 if TYPE_CHECKING:
-    from .._transport.dial import Socket
     from .._transport.endpoint import Endpoint
 
 __all__ = [
     "Certificate",
-    "Line",
     "Turn",
     "certificate",
     "connected",
     "create",
     "opened",
+    "ping",
     "port_of",
     "proxy_of",
     "resolve",
@@ -128,49 +128,6 @@ def _described(tls: ssl.SSLObject) -> Certificate:
     return Certificate(tls.version() or "TLS", named, int(left // 86400))
 
 
-class Line:
-    """An open socket, read one message after another.
-
-    Args:
-        found: The socket.
-    """
-
-    def __init__(self, found: Socket) -> None:
-        self._socket = found
-        self._messages: asyncio.Queue[bytes | None] = asyncio.Queue()
-        found.attach(self._take, lambda: self._messages.put_nowait(None))
-
-    def _take(self, messages: list[bytes]) -> None:
-        for message in messages:
-            self._messages.put_nowait(message)
-
-    async def send(self, message: bytes) -> None:
-        """Sends a message."""
-        await self._socket.send(message, text=True)
-
-    async def receive(self, timeout: float) -> bytes:
-        """Waits for the next message.
-
-        Raises:
-            ConnectionClosed: The connection is gone.
-        """
-        message = await asyncio.wait_for(self._messages.get(), timeout)
-        if message is None:
-            raise self._socket.protocol.close_exc
-        return message
-
-    async def ping(self, timeout: float) -> float:
-        """Sends a ping frame; returns the seconds until its pong."""
-        began = time.perf_counter()
-        pong = await self._socket.ping()
-        await asyncio.wait_for(pong, timeout)
-        return time.perf_counter() - began
-
-    async def close(self) -> None:
-        """Closes the socket."""
-        await self._socket.close()
-
-
 async def opened(endpoint: Endpoint, timeout: float) -> tuple[Line, float]:
     """Dials; returns the line and the seconds that it took."""
     began = time.perf_counter()
@@ -179,16 +136,24 @@ async def opened(endpoint: Endpoint, timeout: float) -> tuple[Line, float]:
     return Line(found), time.perf_counter() - began
 
 
+async def ping(line: Line, timeout: float) -> float:
+    """Sends a ping frame; returns the seconds until its pong."""
+    began = time.perf_counter()
+    pong = await line.socket.ping()
+    await asyncio.wait_for(pong, timeout)
+    return time.perf_counter() - began
+
+
 async def create(line: Line, body: dict[str, Any], timeout: float) -> Turn:
     """Sends one create and reads its events to the terminal one."""
     from .. import _json
 
     raw = _json.dumps({"type": "response.create", **body})
     began = time.perf_counter()
-    await line.send(raw)
+    await line.socket.send(raw, text=True)
     first = 0.0
     while True:
-        frame = decode(await line.receive(timeout), loads=_json.loads)
+        frame = decode(await asyncio.wait_for(line.receive(), timeout), loads=_json.loads)
         if frame.kind is EventKind.FOREIGN:
             continue
         now = time.perf_counter() - began

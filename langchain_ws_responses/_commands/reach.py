@@ -16,7 +16,7 @@ from .._types import CERTIFICATE_ERROR, PROXY_ERROR, Failure, FailureKind
 from ..errors import ConfigurationError, advice_for
 from .advice import next_step
 from .checks import Check
-from .probe import certificate, connected, opened, port_of, proxy_of, resolve
+from .probe import certificate, connected, opened, ping, port_of, proxy_of, resolve
 
 if TYPE_CHECKING:
     from .target import Target
@@ -191,7 +191,7 @@ async def _handshake(target: Target, timeout: float) -> AsyncIterator[Check]:
     try:
         yield Check("handshake", "ok", f"101 in {_ms(took)}")
         try:
-            yield Check("ping", "ok", f"answered in {_ms(await line.ping(timeout))}")
+            yield Check("ping", "ok", f"answered in {_ms(await ping(line, timeout))}")
         except Exception:
             advice = "Something on the way passes the upgrade but not the frames behind it: ask who runs the network."
             raise _Stopped(

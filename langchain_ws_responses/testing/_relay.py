@@ -16,6 +16,7 @@ from websockets.exceptions import ConnectionClosed
 from langchain_ws_responses import _json
 from langchain_ws_responses._protocol.limits import Limits
 from langchain_ws_responses._transport.dial import Socket, default_ssl_context, dial, endpoint_for
+from langchain_ws_responses._transport.line import Line
 from langchain_ws_responses._transport.proxy import check_proxy, environment_proxy
 from langchain_ws_responses._transport.retry import Failed
 from langchain_ws_responses._transport.tunnel import open_tunnel
@@ -304,10 +305,11 @@ class SocketRelay(WebSocketPeer):
         assert self._socket is not None
         code: int | None = None
         try:
-            async for message in self._socket:
-                data = message.encode() if isinstance(message, str) else message
-                self._note(data)
-                await self.send_frame(data, text=isinstance(message, str))
+            line = Line(self._socket)
+            while True:
+                message = await line.receive()
+                self._note(message)
+                await self.send_frame(message, text=True)
         except Lost:
             return
         except ConnectionClosed:
