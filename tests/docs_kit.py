@@ -218,7 +218,7 @@ def check_command(command: str) -> bool:
         name, _, rest = word.partition("[")
         wanted = {extra for extra in rest.partition("]")[0].split(",") if extra}
         name = re.split(r"[<>=~]", name)[0]
-        if name in (".", "langchain-ws-responses"):
+        if name in (".", "langchain-ws-responses", "../langchain-ws-responses"):
             if wanted - extras:
                 raise ValueError(f"{command}: no extra {min(wanted - extras)}")
         elif name not in named:

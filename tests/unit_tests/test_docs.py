@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -90,6 +92,51 @@ def test_the_table_of_contents_for_programs_is_current() -> None:
         [sys.executable, "tools/llms.py", "--check"], capture_output=True, text=True, cwd=PROJECT, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+# -- docstrings ----------------------------------------------------------------
+
+# What the examples in docstrings take for granted.
+GRANTED = """
+import os
+from langchain.agents import create_agent
+from langgraph.graph import MessagesState, StateGraph
+from langchain_ws_responses import *
+from langchain_ws_responses.testing import *
+
+
+def search(query: str) -> str:
+    '''Searches.'''
+    return query
+
+
+read_file, tools, question = search, [search], {"messages": [("user", "Hello")]}
+model = ChatOpenAIWebSocket(model="gpt-5.5")
+agent = create_agent(model, tools)
+builder = StateGraph(MessagesState)
+"""
+
+
+def examples() -> list[str]:
+    """The Python blocks of all docstrings; one with a gap for the reader's own code is only compiled."""
+    found = []
+    for path in sorted((PROJECT / "langchain_ws_responses").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+                found += re.findall(r"```python\n(.*?)```", ast.get_docstring(node) or "", re.DOTALL)
+    return [textwrap.dedent(code) for code in found]
+
+
+def test_examples_in_docstrings_run(tmp_path: Path) -> None:
+    found = examples()
+    assert len(found) >= 10
+    for example in found:
+        compile(example, "docstring", "exec")
+    page = fenced("python", GRANTED) + "".join(
+        fenced("python", code) for code in found if "...  #" not in code
+    )
+    (tmp_path / "run").mkdir()
+    assert run_page(page_of(tmp_path, page), tmp_path / "run", key=True) == ""
 
 
 # -- LangChain's documentation ----------------------------------------------------------
