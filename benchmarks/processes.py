@@ -16,7 +16,15 @@ __all__ = ["Endpoint", "control", "helper", "measure", "run_server"]
 
 PROJECT = Path(__file__).resolve().parent.parent
 # Neither keys and proxies nor tracing of the machine may take part. What else is set (paths, locale) stays.
-_CLEARED = ("OPENAI_", "AZURE_", "LANGCHAIN_", "LANGSMITH_", "LANGGRAPH_")
+# An installed package has its byte code; without it every measurement of a start would compile this one.
+_CLEARED = (
+    "OPENAI_",
+    "AZURE_",
+    "LANGCHAIN_",
+    "LANGSMITH_",
+    "LANGGRAPH_",
+    "PYTHONDONTWRITEBYTECODE",
+)
 
 
 class Endpoint(dict[str, int]):
