@@ -27,10 +27,13 @@ from langchain_ws_responses import (
 )
 from langchain_ws_responses import _cli as cli
 from langchain_ws_responses._langchain.links import ResponseLink
+from langchain_ws_responses._protocol import recovery
 
 PACKAGE = PROJECT / "langchain_ws_responses"
 REFERENCE = PROJECT / "docs" / "reference"
-VARIABLE = re.compile(r"\b(?:LANGCHAIN|OPENAI|SSL_CERT)_[A-Z_]+[A-Z]\b|\b[A-Z]+_PROXY\b|\bNO_COLOR\b")
+VARIABLE = re.compile(
+    r"\b(?:LANGCHAIN|LANGSMITH|OPENAI|OTEL|SSL_CERT)_[A-Z_]+[A-Z]\b|\b[A-Z]+_PROXY\b|\bNO_COLOR\b"
+)
 
 
 def text(name: str) -> str:
@@ -144,6 +147,12 @@ def test_methods_of_the_model() -> None:
         if name.islower() and not name.startswith(("_", "model_", "lc_"))
     }
     assert listed == own - {"get_lc_namespace"}
+
+
+def test_statuses_that_lead_to_http() -> None:
+    page = (PROJECT / "docs" / "explanation" / "when-http.md").read_text(encoding="utf-8")
+    line = next(line for line in page.splitlines() if "refuses the upgrade" in line)
+    assert set(re.findall(r"\b\d{3}\b", line)) == {str(status) for status in recovery._NO_MODE_HERE}
 
 
 def test_environment_variables() -> None:
