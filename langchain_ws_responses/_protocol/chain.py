@@ -26,9 +26,26 @@ _NO_SYSTEM = "0"
 _LITELLM = "resp_bGl0ZWxsbTp"
 
 
+# From this size on hashlib lets other threads run, and takes the interpreter back when they let go of it: for a
+# tool's output that may be a hundred times what the hashing takes. A large image may well be hashed beside them.
+_SHARED_FROM = 2048
+_LARGE = 256 * 1024
+
+
+def _hashed(content: bytes, **how: Any) -> Any:
+    size = len(content)
+    if size < _SHARED_FROM or size >= _LARGE:
+        return blake2b(content, **how)
+    hasher, view = blake2b(**how), memoryview(content)
+    for start in range(0, size, _SHARED_FROM - 1):
+        hasher.update(view[start : start + _SHARED_FROM - 1])
+    return hasher
+
+
 def digest(content: bytes) -> bytes:
     """Returns the digest of one message's content."""
-    return blake2b(content, digest_size=_SIZE).digest()
+    digested: bytes = _hashed(content, digest_size=_SIZE).digest()
+    return digested
 
 
 def loadable(response_id: str, stored: bool) -> bool:
@@ -59,7 +76,7 @@ class ChainKey:
 
     def fingerprint(self, digests: Sequence[bytes]) -> str:
         """Hashes the digests of a run of messages, in order."""
-        return blake2b(b"".join(digests), key=self._key, digest_size=20, person=b"fp").hexdigest()
+        return str(_hashed(b"".join(digests), key=self._key, digest_size=20, person=b"fp").hexdigest())
 
     def system(self, digests: Sequence[bytes]) -> str:
         """Hashes the leading system messages; a fixed word where there are none."""

@@ -584,3 +584,15 @@ def test_a_claim_is_signed_as_the_json_that_it_is(word: str, stored: bool) -> No
     claim = json.dumps([1, word, word, word, stored, word]).encode()
     expected = hashlib.blake2b(claim, key=own, digest_size=20, person=b"sig").hexdigest()
     assert ChainKey(b"a secret", ["scope"]).sign(link) == expected
+
+
+@pytest.mark.parametrize(
+    "size", [0, 1, 2046, 2047, 2048, 2049, 4093, 4094, 4095, 70_000, 262_143, 262_144, 300_000]
+)
+def test_hashes_do_not_depend_on_the_pieces_that_they_are_made_of(size: int) -> None:
+    content = bytes(index * 7 % 251 for index in range(size))
+    assert digest(content) == hashlib.blake2b(content, digest_size=32).digest()
+    master = hashlib.blake2b(b"a secret", digest_size=32, person=b"chain").digest()
+    own = hashlib.blake2b(b'["scope"]', key=master, digest_size=32, person=b"scope").digest()
+    expected = hashlib.blake2b(content, key=own, digest_size=20, person=b"fp").hexdigest()
+    assert ChainKey(b"a secret", ["scope"]).fingerprint([content[:100], content[100:]]) == expected
