@@ -102,6 +102,7 @@ import os
 from langchain.agents import create_agent
 from langgraph.graph import MessagesState, StateGraph
 from langchain_ws_responses import *
+from langchain_ws_responses.otel import *
 from langchain_ws_responses.testing import *
 
 
