@@ -397,7 +397,8 @@ class Turn:
     def may_repeat(self) -> bool:
         """Whether the HTTP client may try again by itself: it does so on unknown outcomes too."""
         free = self.route.on_ambiguous == "resend" and not self._ambiguous_resends
-        return self.route.transport == "http" or (free and not has_side_effects(self.settings.get("tools")))
+        as_http = self.route.transport == "http" or bool(self.settings.get("background"))
+        return as_http or (free and not has_side_effects(self.settings.get("tools")))
 
     def sent_over_http(self, size: int) -> None:
         """Notes that a request went out."""

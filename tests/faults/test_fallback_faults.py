@@ -141,6 +141,17 @@ def test_what_must_not_be_repeated_is_not_repeated_by_the_http_client_either(
     note(f"HTTP fallback: RST, {careful}", "sent", way, "E")
 
 
+@pytest.mark.parametrize("alone", [{"transport": "http"}, {"model_kwargs": {"background": True}}])
+def test_where_no_socket_is_asked_for_the_http_client_does_as_with_chatopenai(
+    world: World, alone: dict[str, Any]
+) -> None:
+    cell = world.cell(**{"transport": "auto", "max_retries": 1, "tools": ACTING, **alone})
+    cell.begin_cold()
+    cell.play(error(status=429, code="rate_limit_exceeded", headers=QUICK))
+    cell.check_answer(cell.start(), resends=0, http=True)
+    assert cell.manager.stats().dials == 0
+
+
 def test_a_turn_that_was_resent_once_is_not_resent_again_over_http(world: World, way: str) -> None:
     cell = world.cell(way=way, transport="auto")
     cell.begin(sibling=False)
