@@ -290,6 +290,8 @@ class Connect:
 
     def __call__(self, client: socket.socket) -> None:
         head = read_head(client).decode("latin-1")
+        if not head:  # somebody only looked whether the port is open
+            return
         self.heads.append(head)
         self.targets.append(head.split()[1])
         if not self.status.startswith("200"):

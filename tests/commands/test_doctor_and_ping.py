@@ -9,12 +9,14 @@ import socket
 import ssl
 import threading
 from contextlib import ExitStack, contextmanager
+from datetime import datetime, timedelta, timezone
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import trustme
+from transport_kit import Connect, raw_server, websocket_server
 
 from langchain_ws_responses._cli import main
 from langchain_ws_responses.testing import RecordedRequest, ResponsesServer, error, failed
@@ -174,6 +176,54 @@ def test_doctor_finds_the_step_that_fails(
     assert found[step]["next"]
     assert found["self-test"]["status"] == "ok"
     assert found["ping"]["status"] == "skip"
+
+
+@pytest.mark.parametrize(("days", "status"), [(40, "ok"), (5, "warn")])
+def test_doctor_looks_at_the_certificate_through_a_proxy(
+    days: int, status: str, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    authority, host = trustme.CA(organization_name="Vouching Ltd"), "api.example.invalid"
+    end = datetime.now(timezone.utc) + timedelta(days=days, hours=1)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert(host, not_after=end).configure_cert(context)
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    with websocket_server(ssl=context) as server:
+        connect = Connect(server.port)
+        with raw_server(connect) as proxy:
+            monkeypatch.setenv("HTTPS_PROXY", f"http://user:{PASSWORD}@127.0.0.1:{proxy.port}")
+            assert call("doctor", "--json", "--base-url", f"https://{host}/v1") == 0
+    shown = capsys.readouterr()
+    assert PASSWORD not in shown.out + shown.err
+    found = {check["name"]: check for check in json.loads(shown.out)["checks"]}
+    # The name is looked up by the proxy alone.
+    assert set(connect.targets) == {f"{host}:443"}
+    assert found["proxy"]["detail"] == f"http://127.0.0.1:{proxy.port} (environment)"
+    assert found["tls"]["status"] == status
+    assert f"certificate by Vouching Ltd, {days} days left" in found["tls"]["detail"]
+    passed = ("tunnel", "handshake", "ping", "self-test")
+    assert {found[name]["status"] for name in passed} == {"ok"}
+
+
+@pytest.mark.parametrize(
+    ("reply", "step", "word"),
+    [
+        ("407 Proxy Authentication Required", "tunnel", "credentials"),
+        ("garbage", "tunnel", "CONNECT"),
+    ],
+)
+def test_doctor_tells_what_a_proxy_wants(
+    reply: str, step: str, word: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    with raw_server(Connect(1, reply)) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{proxy.port}")
+        assert call("doctor", "--json", "--base-url", "https://api.example.invalid/v1") == 1
+    _, found = checks_of(capsys)
+    assert found[step]["status"] == "fail"
+    assert word in found[step]["next"]
 
 
 @pytest.mark.parametrize("status", [200, 400, 401, 403, 404, 407, 426, 429, 500, 502, 503])

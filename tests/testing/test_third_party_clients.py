@@ -9,13 +9,15 @@ from typing import Any
 
 import openai
 import pytest
-from openai.lib.responses_websocket import (
-    AsyncResponsesWebSocketSession,
-    ResponsesWebSocketLimits,
-    ResponsesWebSocketSession,
-)
 
 from langchain_ws_responses.testing import Answer, RecordedRequest, ResponsesServer, text, tool_call
+
+sessions: Any = pytest.importorskip(
+    "openai.lib.responses_websocket", reason="this release of openai has no WebSocket sessions"
+)
+AsyncResponsesWebSocketSession = sessions.AsyncResponsesWebSocketSession
+ResponsesWebSocketLimits = sessions.ResponsesWebSocketLimits
+ResponsesWebSocketSession = sessions.ResponsesWebSocketSession
 
 # openai opens its sync socket in a manner that websockets 17 warns of.
 pytestmark = pytest.mark.filterwarnings("ignore:connect.. must be used as a context:DeprecationWarning")
