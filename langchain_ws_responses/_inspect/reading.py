@@ -254,6 +254,9 @@ class _Reader:
         one = self._attempt(line, group, at)
         one.ended, one.failure, one.status, one.phase = at, str(line["failure"]), status, "connect"
 
+    def _turn_content(self, line: Mapping[str, Any], group: str, at: float) -> None:
+        """Is for people who look into the file; it is shown nowhere."""
+
     def _turn_retrying(self, line: Mapping[str, Any], group: str, at: float) -> None:
         one = self._attempt(line, group, at)
         one.again, one.again_reason = str(line["action"]), str(line["reason"])

@@ -22,7 +22,7 @@ from .lanes import LaneBook
 from .liveness import Liveness
 from .loss import close_code, what_was_lost
 from .outbox import Outbox
-from .tell import turn_ended, turn_sent
+from .tell import turn_answered, turn_ended, turn_sent
 from .ticket import Ticket, too_large
 
 if TYPE_CHECKING:
@@ -336,6 +336,7 @@ class Connection:
             self.lanes.ended(lane, unstored=not loadable(lane.latest or "", ticket.keeps))
             if lane.latest is not None:
                 self.pool.index(lane.latest, self)
+            turn_answered(self, ticket, frame.raw)
             self._finish(ticket, None)
             self._wind_up()
         elif ticket.wants_events:

@@ -1,7 +1,7 @@
 """What a manager tells those who want to look inside.
 
 Hooks run on the I/O thread and must return quickly; what they raise is logged and otherwise ignored. No event holds
-a header, a key, a response id or content.
+a header, a key, a response id or content, but for `TurnContent`, which only hooks with `wants_content = True` hear.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ __all__ = [
     "Hook",
     "Stats",
     "TransportEvent",
+    "TurnContent",
     "TurnEnded",
     "TurnRefused",
     "TurnRetrying",
@@ -197,6 +198,19 @@ class TurnRetrying(_TurnEvent):
     reason: str = ""
     failure: FailureKind = FailureKind.CONNECTION_LOST
     wait: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TurnContent(_TurnEvent):
+    """What was said over a socket. Only hooks with `wants_content = True` hear it.
+
+    Attributes:
+        request: The request as JSON, when it was written.
+        answer: The terminal event as JSON, when it came.
+    """
+
+    request: bytes = field(default=b"", repr=False)
+    answer: bytes = field(default=b"", repr=False)
 
 
 class Hook(Protocol):

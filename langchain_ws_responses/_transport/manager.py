@@ -264,12 +264,12 @@ class ConnectionManager:
             if connection.usable and connection.expires_at is not None
         ]
 
-    def emit(self, cls: type[TransportEvent], /, **fields: Any) -> None:
-        """Tells the hooks; what they raise is theirs alone."""
+    def emit(self, cls: type[TransportEvent], /, *, to: Iterable[Hook] = (), **fields: Any) -> None:
+        """Tells the hooks, or some of them; what they raise is theirs alone."""
         if not self.hooks:
             return
         event = cls(manager=self.label, **fields)
-        for hook in self.hooks:
+        for hook in to or self.hooks:
             try:
                 hook(event)
             except BaseException as exc:  # also `SystemExit`: it would end the I/O thread for everybody

@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from .._types import Failure
-from .hooks import TurnEnded, TurnRefused, TurnSent
+from .hooks import TurnContent, TurnEnded, TurnRefused, TurnSent
 
 if TYPE_CHECKING:
     from .connection import Connection
     from .pool import Pool
     from .ticket import Ticket
 
-__all__ = ["Note", "turn_ended", "turn_refused", "turn_sent"]
+__all__ = ["Note", "turn_answered", "turn_ended", "turn_refused", "turn_sent"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +59,21 @@ def turn_sent(connection: Connection, ticket: Ticket, size: int) -> None:
         model=note.model,
         node=note.node,
     )
+    _content(connection, ticket, request=ticket.body)
+
+
+def turn_answered(connection: Connection, ticket: Ticket, event: bytes) -> None:
+    """A turn's terminal event has come."""
+    if connection.pool.manager.hooks:
+        _content(connection, ticket, answer=event)
+
+
+def _content(connection: Connection, ticket: Ticket, **said: bytes) -> None:
+    note, manager = ticket.note or Note(), connection.pool.manager
+    curious = [hook for hook in manager.hooks if getattr(hook, "wants_content", False)]
+    if curious:
+        where = {"connection": connection.label, "endpoint": connection.pool.endpoint.label}
+        manager.emit(TurnContent, to=curious, turn=note.turn, attempt=note.attempt, **where, **said)
 
 
 def turn_ended(connection: Connection, ticket: Ticket, failure: Failure | None) -> None:

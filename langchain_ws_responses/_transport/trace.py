@@ -26,6 +26,7 @@ from .hooks import (
     DialGivenUp,
     DialRetrying,
     TransportEvent,
+    TurnContent,
     TurnEnded,
     TurnRefused,
     TurnRetrying,
@@ -38,6 +39,7 @@ __all__ = ["EVENTS", "TRACE_ENV", "TRACE_VERSION", "TraceFile", "trace_of_enviro
 logger = logging.getLogger("langchain_ws_responses")
 
 TRACE_ENV = "LANGCHAIN_WS_RESPONSES_TRACE"
+CONTENT_ENV = "LANGCHAIN_WS_RESPONSES_TRACE_CONTENT"
 TRACE_VERSION = 1
 EVENTS: dict[type[TransportEvent], str] = {
     ConnectionOpened: "connection_opened",
@@ -49,9 +51,11 @@ EVENTS: dict[type[TransportEvent], str] = {
     TurnEnded: "turn_ended",
     TurnRefused: "turn_refused",
     TurnRetrying: "turn_retrying",
+    TurnContent: "turn_content",
 }
 _CLOSE_SECONDS = 2.0
 _MOST_AT_ONCE = 256
+_MOST_CONTENT = 64
 
 
 class _Mark:
@@ -71,10 +75,12 @@ class TraceFile:
 
     Args:
         path: The file; made if it is not there, readable by its owner only. Several processes may share it.
+        content: Also writes what goes over sockets, prompts and answers with their response ids; never a header or key.
         max_waiting: Events that may wait for the disk; further ones are dropped and counted.
 
     Attributes:
         dropped: Events dropped so far.
+        wants_content: Whether it hears of content.
 
     Raises:
         OSError: The file cannot be opened.
@@ -86,8 +92,11 @@ class TraceFile:
         ```
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, max_waiting: int = 10_000) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], *, content: bool = False, max_waiting: int = 10_000
+    ) -> None:
         self.path = Path(path)
+        self.wants_content = content
         self.dropped = 0
         self._max_waiting = max_waiting
         self._file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
@@ -108,7 +117,9 @@ class TraceFile:
             return
         if self._pid != os.getpid():
             self._begin()
-        if self._waiting.qsize() >= self._max_waiting:
+        # Content may be large: no more than a few of it wait.
+        most = _MOST_CONTENT if isinstance(event, TurnContent) else self._max_waiting
+        if self._waiting.qsize() >= most:
             self.dropped += 1
             return
         self._waiting.put(event)
@@ -218,9 +229,20 @@ def _line(event: TransportEvent, pid: int) -> bytes:
     """Writes one event as JSON; the labels of enums are their words."""
     line = _head(EVENTS.get(type(event), "other"), pid, event.at)
     for name, value in vars(event).items():
-        if name != "at":
+        if isinstance(value, bytes):
+            if value:
+                line[name] = _said(value)
+        elif name != "at":
             line[name] = round(value, 6) if isinstance(value, float) else value
     return _json.dumps(line)
+
+
+def _said(text: bytes) -> Any:
+    """Content as data, or as text where the other side did not write JSON."""
+    try:
+        return _json.loads(text)
+    except ValueError:
+        return text.decode("utf-8", "replace")
 
 
 _of_environment: dict[str, TraceFile | None] = {}
@@ -234,7 +256,8 @@ def trace_of_environment() -> tuple[TraceFile, ...]:
     path = str(Path(path).absolute())
     if path not in _of_environment:
         try:
-            _of_environment[path] = TraceFile(path)
+            content = os.environ.get(CONTENT_ENV, "").lower() in ("1", "true", "yes")
+            _of_environment[path] = TraceFile(path, content=content)
         except OSError as exc:
             # An agent must not fail because nobody can watch it.
             logger.warning("%s names a file that cannot be opened: %s", TRACE_ENV, exc.strerror)

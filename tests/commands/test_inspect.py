@@ -260,6 +260,16 @@ def test_a_page_needs_nothing_from_elsewhere(capsys: Any, recorded: Any, tmp_pat
     assert {value[1:] for _, _, value in loads} <= set(ids), "every bar leads to a row"
 
 
+def test_content_is_shown_nowhere(capsys: Any, tmp_path: Path) -> None:
+    path, out = tmp_path / "t", tmp_path / "out.html"
+    said = {**ended(12.0, "t1"), "event": "turn_content", "request": {"input": "a secret plan"}}
+    path.write_text(lines(sent(11.0, "t1"), said, ended(12.0, "t1")))
+    shown = [inspect(capsys, path, *more) for more in ([], ["--json"], ["--html", out])]
+    assert [(code, "secret" in text) for code, text, _ in shown] == [(0, False)] * 3
+    assert "secret" not in out.read_text(encoding="utf-8")
+    assert "skipped" not in "".join(err for *_, err in shown)
+
+
 def test_json_and_page_in_one_go(capsys: Any, recorded: Any, tmp_path: Path) -> None:
     code, out, _ = inspect(capsys, recorded[0], "--html", tmp_path / "o.html", "--json")
     assert code == 0

@@ -16,7 +16,13 @@ from transport_kit import endpoint_of, on_io, run
 
 from langchain_ws_responses import TraceFile
 from langchain_ws_responses._transport import trace as trace_module
-from langchain_ws_responses._transport.hooks import ConnectionOpened, TransportEvent, TurnEnded, TurnSent
+from langchain_ws_responses._transport.hooks import (
+    ConnectionOpened,
+    TransportEvent,
+    TurnContent,
+    TurnEnded,
+    TurnSent,
+)
 from langchain_ws_responses._transport.manager import ConnectionManager
 from langchain_ws_responses._types import FailureKind, Phase
 from langchain_ws_responses.testing import ResponsesServer
@@ -47,6 +53,56 @@ def test_a_line_holds_all_fields_of_an_event(tmp_path: Path) -> None:
         "bytes": 10, "seconds": 0.5, "first_event": 0.123457, "longest_gap": 0.25, "failure": "server_error",
         "status": 500, "phase": "streaming",
     }  # fmt: skip
+
+
+def contents(path: Path) -> list[dict[str, Any]]:
+    return [line for line in lines_of(path) if line["event"] == "turn_content"]
+
+
+def test_content_is_written_only_where_it_is_asked_for(tmp_path: Path) -> None:
+    heard: list[TransportEvent] = []
+    with (
+        ResponsesServer("the answer") as server,
+        TraceFile(tmp_path / "plain") as plain,
+        TraceFile(tmp_path / "full", content=True) as full,
+        ConnectionManager(hooks=[plain, full, heard.append]) as manager,
+    ):
+        response_id = run(manager, endpoint_of(server), "the question").id
+        [request] = server.requests
+    said = contents(tmp_path / "full")
+    assert [(one["turn"], one["attempt"]) for one in said] == [("", 1), ("", 1)]
+    assert said[0]["request"]["input"] == request.body["input"] == "the question"
+    assert said[1]["answer"]["response"]["id"] == response_id
+    assert "the answer" in json.dumps(said[1]["answer"])
+    assert b"authorization" not in (tmp_path / "full").read_bytes().lower()
+    assert contents(tmp_path / "plain") == []
+    assert "turn_content" not in {trace_module.EVENTS[type(event)] for event in heard}
+
+
+def test_the_environment_has_a_second_switch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(ENV, str(tmp_path / "t"))
+    monkeypatch.setattr(trace_module, "_of_environment", {})
+    monkeypatch.setenv(f"{ENV}_CONTENT", "1")
+    with ResponsesServer("the answer") as server, ConnectionManager() as manager:
+        assert run(manager, endpoint_of(server)).id
+    [trace] = trace_module._of_environment.values()
+    trace.close()
+    assert [sorted(one.keys() & {"request", "answer"}) for one in contents(tmp_path / "t")] == [
+        ["request"], ["answer"],
+    ]  # fmt: skip
+
+
+def test_content_waits_in_small_numbers_only(tmp_path: Path, stuck_disk: Any) -> None:
+    go, reached = stuck_disk
+    trace = TraceFile(tmp_path / "t", content=True)
+    tell(trace, TurnSent())
+    assert reached.wait(10)
+    tell(trace, *(TurnContent(request=b"{}") for _ in range(100)))
+    assert trace.dropped == 36
+    tell(trace, TurnSent())
+    assert trace.dropped == 36
+    go.set()
+    trace.close()
 
 
 def test_every_event_has_a_word() -> None:
