@@ -7,7 +7,8 @@ Then, in another terminal:
 All requests share one socket. Who hangs up ends only the own turn: its graph is cancelled, the rest of its answer is
 swallowed, and the next request finds the socket open. With OPENAI_API_KEY set it talks to OpenAI; without, to a local
 server that `play` answers for.
-Needs: pip install langchain-ws-responses langchain fastapi uvicorn
+Needs: pip install langchain-ws-responses langchain fastapi uvicorn; Python 3.11 or newer (before, LangGraph does not
+stream the tokens of async nodes)
 """
 
 from __future__ import annotations
