@@ -30,6 +30,8 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
     "ping": ("measure a dial, a warm-up and round trips", "._commands.ping"),
     "inspect": ("show what a trace says, lane by lane or as a page", "._commands.inspect"),
     "bench": ("compare HTTP and one socket on your own endpoint, several times", "._commands.bench"),
+    "record": ("record a conversation with a real endpoint as a cassette", "._commands.record"),
+    "replay": ("serve a cassette as an endpoint", "._commands.replay"),
     "serve": ("run the local server for other tools and languages", "._commands.serve"),
 }
 _EPILOG = """\

@@ -10,22 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .._cli import CommandError, Console, UsageError
+from .._cli import Console, UsageError
+from .serving import add_address, run_until_stopped
 
 if TYPE_CHECKING:
     from ..testing import RecordedRequest, ResponsesServer
 
 __all__ = ["configure", "run"]
-
-_DEFAULT_PORT = 8765
-_PATIENCE = 1.0
-_LOCAL_HOSTS = ("127.0.0.1", "::1", "localhost")
-
-
-def _port(value: str) -> int:
-    if not value.isascii() or not value.isdecimal() or int(value) > 65535:
-        raise argparse.ArgumentTypeError(f"{value!r} is not a port from 0 to 65535")
-    return int(value)
 
 
 def _status(value: str) -> int:
@@ -47,12 +38,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "Prints the base URL and runs until Ctrl-C or SIGTERM. Without --script, --answer and --fake-model it says in "
         "a sentence what it saw. It speaks WebSocket, HTTP JSON and SSE on one port and needs no key."
     )
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1)")
-    parser.add_argument(
-        "--port", type=_port, default=_DEFAULT_PORT, metavar="N",
-        help=f"port to listen on; 0 takes a free one (default {_DEFAULT_PORT})",
-    )  # fmt: skip
-    parser.add_argument("--quiet", action="store_true", help="do not write a line for each request")
+    add_address(parser)
     answers = parser.add_argument_group("answers")
     answers.add_argument(
         "--script", type=Path, metavar="FILE",
@@ -119,36 +105,14 @@ def _server(args: argparse.Namespace) -> ResponsesServer:
 def run(args: argparse.Namespace, console: Console) -> int:
     """Serves until it is told to stop."""
     server = _server(args)
-    try:
-        server.start()
-    except OSError as exc:
-        raise CommandError(
-            f"cannot listen on {args.host}:{args.port}: {exc.strerror or exc}. "
-            "Choose another port with --port, or a free one with --port 0."
-        ) from exc
-    try:
-        _announce(server, args, console)
-        _watch(server, console, quiet=args.quiet)
-    except KeyboardInterrupt:
-        console.note("Stopped.")
-    except SystemExit:
-        # SIGTERM, which the command line turns into this: to stop is what it was asked for.
-        console.note("Stopped.")
-    finally:
-        server.stop()
+
+    def failures() -> list[str]:
+        answer = server.config.answer
+        found = answer.failures if isinstance(answer, _Watched) else []
+        return [f"answer() raised {type(failure).__name__}: {failure}" for failure in found]
+
+    run_until_stopped(server, args, console, failures=failures)
     return 0
-
-
-def _announce(server: ResponsesServer, args: argparse.Namespace, console: Console) -> None:
-    if args.json:
-        facts = {"base_url": server.base_url, "websocket_url": server.websocket_url, "pid": os.getpid()}
-        console.write_json(facts)
-    else:
-        console.write(f"base_url       {server.base_url}")
-        console.write(f"websocket_url  {server.websocket_url}")
-    if args.host not in _LOCAL_HOSTS:
-        console.note("Other machines can reach this address: it is a test server, without encryption.")
-    console.note("Ctrl-C stops it.")
 
 
 class _Watched:
@@ -164,37 +128,3 @@ class _Watched:
         except Exception as exc:
             self.failures.append(exc)
             raise
-
-
-def _watch(server: ResponsesServer, console: Console, *, quiet: bool) -> None:
-    """Writes a line for each request that has ended, until an exception says stop."""
-    waiting: list[RecordedRequest] = []
-    known = told = 0
-
-    def ended() -> list[RecordedRequest]:
-        nonlocal known
-        new = server.requests[known:]
-        waiting.extend(new)
-        known += len(new)
-        return [request for request in waiting if request.status not in ("queued", "in_progress")]
-
-    while True:
-        # The wait ends now and then: not every system lets Ctrl-C through to a thread that waits for ever.
-        with contextlib.suppress(TimeoutError):
-            for request in server.wait_for(ended, _PATIENCE):
-                waiting.remove(request)
-                if not quiet:
-                    console.note(_line(request))
-        answer = server.config.answer
-        failures = answer.failures if isinstance(answer, _Watched) else []
-        for failure in failures[told:]:
-            console.error(f"answer() raised {type(failure).__name__}: {failure}")
-        told = len(failures)
-
-
-def _line(request: RecordedRequest) -> str:
-    mode = "delta" if request.is_delta else "full" if request.generate else "warm-up"
-    mode = "compact" if request.kind == "compact" else mode
-    where = "/".join(part for part in (request.connection, request.stream_id) if part)
-    end = request.status if request.error_code is None else f"{request.status} ({request.error_code})"
-    return f"{request.transport:<9} {where:<12} {mode:<7} {len(request.items):>3} items {request.raw_bytes:>8} B  {end}"

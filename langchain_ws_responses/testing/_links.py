@@ -8,7 +8,7 @@ import socket
 import struct
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 __all__ = ["ChaosConnection", "Fault", "Link", "Planned"]
 
@@ -49,6 +49,8 @@ class Fault:
     length: int = 1
 
     def __post_init__(self) -> None:
+        if self.kind not in get_args(Kind):
+            raise ValueError(f"there is no fault {self.kind!r}; choose one of {', '.join(get_args(Kind))}")
         counts = (self.after_bytes, self.after_frames, self.length)
         if any(count is not None and count < 0 for count in counts) or self.rate <= 0:
             raise ValueError("a fault counts forwards: no negative counts, and a rate above zero")

@@ -172,7 +172,7 @@ class HttpRelay(HttpPeer):
         headers = {name.decode(): value.decode("latin-1") for name, value in request.headers}
         target = request.target.decode("latin-1")
         method = request.method.decode()
-        self._tape.learn(headers)
+        self._tape.learn(headers, target)
         if not target.startswith("/v1/"):
             error = ApiError(404, None, f"Invalid URL ({method} {target.partition('?')[0]})")
             await self.reply(error.status, error_body(error))
@@ -255,7 +255,7 @@ class SocketRelay(WebSocketPeer):
         """Dials first: a client gets the refusal that the real endpoint gives."""
         if path.partition("?")[0].rstrip("/") != "/v1/responses":
             raise ApiError(404, None, "Invalid URL")
-        self._tape.learn(headers)
+        self._tape.learn(headers, path)
         self._handed = headers
         self._socket = await self._upstream.socket(path, headers)
 

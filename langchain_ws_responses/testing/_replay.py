@@ -84,8 +84,13 @@ class ReplayServer(ResponsesServer):
             self._engine.store.put({"id": name, "output": []}, (), Node(name, ()))
 
     def __repr__(self) -> str:
-        given = len([one for one in self._interactions if one.playable]) - len(self._left)
+        given = sum(one.playable for one in self._interactions) - len(self._left)
         return f"<ReplayServer [{self.path.name} | {given} answers given, {len(self._left)} left]>"
+
+    @property
+    def left(self) -> int:
+        """How many recorded answers have not been given yet."""
+        return len(self._left)
 
     def assert_exhausted(self) -> None:
         """Checks that every request was found in the cassette, and that every recorded answer was asked for.
@@ -98,7 +103,8 @@ class ReplayServer(ResponsesServer):
             raise AssertionError("\n".join(self.mismatches))
         if self._left and not self._allow_unused:
             lines = [f"  interaction {number + 1}: {self._last_line(number)}" for number in self._left]
-            asked = f"{len(lines)} recorded answers of {self.path} were never asked for:"
+            total = sum(one.playable for one in self._interactions)
+            asked = f"{len(lines)} of {total} answers in {self.path} never asked for:"
             raise AssertionError("\n".join([asked, *lines]))
 
     def _last_line(self, number: int) -> str:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl
 
 from langchain_ws_responses import _json
 from langchain_ws_responses.testing._cassette import CassetteError, Chains, Interaction, save
@@ -17,7 +18,10 @@ from langchain_ws_responses.testing._state import Node
 
 __all__ = ["Take", "Tape"]
 
-_SECRET = re.compile(r"^cookie$|\bkey\b|token|secret")
+_SECRET = re.compile(r"^cookie$|\bkey\b|token|secret|signature|password")
+_ACCOUNT = re.compile(r"organization|project")
+# Shorter names of accounts, such as "default", are words that bodies hold by chance.
+_LONG_ENOUGH = 8
 _NO_PART_OF_IT = ("type", "stream_id")
 
 
@@ -63,19 +67,17 @@ class Tape:
     def __len__(self) -> int:
         return len(self._takes)
 
-    def learn(self, headers: Mapping[str, str]) -> None:
-        """Takes note of the credentials in a request's headers."""
+    def learn(self, headers: Mapping[str, str], target: str = "") -> None:
+        """Takes note of the credentials in a request's headers and query."""
         for name, value in headers.items():
             lower = name.lower()
             if lower in ("authorization", "proxy-authorization"):
                 self.secrets.learn(f"the header {lower}", value.rpartition(" ")[2])
-            elif (
-                lower == "cookie"
-                or "key" in lower.split("-")
-                or "token" in lower
-                or value.startswith(("org-", "proj_"))
-            ):
+            elif _SECRET.search(lower) or (_ACCOUNT.search(lower) and len(value) >= _LONG_ENOUGH):
                 self.secrets.learn(f"the header {lower}", value)
+        for name, value in parse_qsl(target.partition("?")[2]):
+            if _SECRET.search(name.lower()):
+                self.secrets.learn(f"the query parameter {name}", value)
 
     def begin(self, request: RecordedRequest) -> Take:
         """Begins with a request."""

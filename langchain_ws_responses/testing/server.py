@@ -106,8 +106,10 @@ class ResponsesServer(LocalServer):
         if left:
             first = self._engine.taken + 1
             lines = [f"  answer {number}: {describe(answer)}" for number, answer in enumerate(left, first)]
-            asked = f"{len(left)} scripted answers were never asked for ({self._engine.taken} were):"
-            raise AssertionError("\n".join([asked, *lines]))
+            total = self._engine.taken + len(left)
+            raise AssertionError(
+                "\n".join([f"{len(left)} of {total} scripted answers never asked for:", *lines])
+            )
 
     def assert_all_answered(self) -> None:
         """Checks that no request came after the last scripted answer.
@@ -120,8 +122,7 @@ class ResponsesServer(LocalServer):
                 f"  request {1 + self.requests.index(request)}: {summary(request)}"
                 for request in self._engine.unscripted
             ]
-            asked = f"{len(lines)} requests came for which no answer was scripted:"
-            raise AssertionError("\n".join([asked, *lines]))
+            raise AssertionError("\n".join(["No answer was scripted for:", *lines]))
 
     # -- things that happen to a server
 

@@ -434,7 +434,7 @@ def test_leftover_answers_are_named(tape: Path) -> None:
     server = ReplayServer(tape).start()
     post(server, input="a")
     said = complaint_of(server)
-    assert "1 recorded answers of" in said
+    assert "1 of 2 answers in" in said
     assert "interaction 2: ending in {'user': 'b'}" in said
     with ReplayServer(tape, allow_unused=True) as server:
         post(server, input="a")

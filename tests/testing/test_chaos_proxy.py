@@ -367,6 +367,8 @@ def test_stays_on_this_machine(upstream: str | None, host: str) -> None:
 
 @pytest.mark.parametrize("wrong", [{"after_bytes": -1}, {"after_frames": -1}, {"length": -1}, {"rate": 0}])
 def test_faults_that_make_no_sense_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="'refuse'; choose one of reset, end"):
+        Fault(kind="refuse")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="forwards"):
         Fault(kind="slow", **wrong)
 

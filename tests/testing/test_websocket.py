@@ -255,7 +255,7 @@ def test_generated_events_have_the_keys_of_recorded_ones() -> None:
 
 def test_leftover_answers_fail_the_test() -> None:
     server = ResponsesServer("a", "b")
-    with pytest.raises(AssertionError, match="1 scripted answers"), server, open_socket(server) as ws:
+    with pytest.raises(AssertionError, match="1 of 2 scripted answers"), server, open_socket(server) as ws:
         ws.say(input="hi")
 
 

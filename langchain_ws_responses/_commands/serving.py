@@ -1,0 +1,125 @@
+"""What the commands that run a local endpoint until they are stopped have in common."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from .._cli import CommandError, Console
+
+if TYPE_CHECKING:
+    from ..testing import RecordedRequest
+    from ..testing._listener import LocalServer
+
+__all__ = ["add_address", "run_until_stopped"]
+
+_DEFAULT_PORT = 8765
+_PATIENCE = 1.0
+_LOCAL_HOSTS = ("127.0.0.1", "::1", "localhost")
+
+
+def _port(value: str) -> int:
+    if not value.isascii() or not value.isdecimal() or int(value) > 65535:
+        raise argparse.ArgumentTypeError(f"{value!r} is not a port from 0 to 65535")
+    return int(value)
+
+
+def add_address(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments that say where to listen, and how much to say."""
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1)")
+    parser.add_argument(
+        "--port", type=_port, default=_DEFAULT_PORT, metavar="N",
+        help=f"port to listen on; 0 takes a free one (default {_DEFAULT_PORT})",
+    )  # fmt: skip
+    parser.add_argument("--quiet", action="store_true", help="do not write a line for each request")
+
+
+def run_until_stopped(
+    server: LocalServer,
+    args: argparse.Namespace,
+    console: Console,
+    *,
+    facts: Mapping[str, Any] | None = None,
+    failures: Callable[[], Sequence[str]] = list,
+) -> None:
+    """Serves until Ctrl-C or SIGTERM, and writes a line for each request.
+
+    Args:
+        server: What serves.
+        args: The arguments of `add_address`.
+        console: Where it is written.
+        facts: What `--json` says beside the addresses.
+        failures: Gives everything that went wrong so far.
+
+    Raises:
+        CommandError: The address is taken.
+    """
+    try:
+        server.start()
+    except OSError as exc:
+        raise CommandError(
+            f"cannot listen on {args.host}:{args.port}: {exc.strerror or exc}. "
+            "Choose another port with --port, or a free one with --port 0."
+        ) from exc
+    try:
+        _announce(server, args, console, facts or {})
+        _watch(server, console, quiet=args.quiet, failures=failures)
+    except KeyboardInterrupt:
+        console.note("Stopped.")
+    except SystemExit:
+        # SIGTERM, which the command line turns into this: to stop is what it was asked for.
+        console.note("Stopped.")
+    finally:
+        server.stop()
+
+
+def _announce(
+    server: LocalServer, args: argparse.Namespace, console: Console, facts: Mapping[str, Any]
+) -> None:
+    if args.json:
+        addresses = {"base_url": server.base_url, "websocket_url": server.websocket_url, "pid": os.getpid()}
+        console.write_json({**addresses, **facts})
+    else:
+        console.write(f"base_url       {server.base_url}")
+        console.write(f"websocket_url  {server.websocket_url}")
+    if args.host not in _LOCAL_HOSTS:
+        console.note("Other machines can reach this address: it is a test server, without encryption.")
+    console.note("Ctrl-C stops it.")
+
+
+def _watch(
+    server: LocalServer, console: Console, *, quiet: bool, failures: Callable[[], Sequence[str]]
+) -> None:
+    """Writes a line for each request that has ended, until an exception says stop."""
+    waiting: list[RecordedRequest] = []
+    known = told = 0
+
+    def ended() -> list[RecordedRequest]:
+        nonlocal known
+        new = server.requests[known:]
+        waiting.extend(new)
+        known += len(new)
+        return [request for request in waiting if request.status not in ("queued", "in_progress")]
+
+    while True:
+        # The wait ends now and then: not every system lets Ctrl-C through to a thread that waits for ever.
+        with contextlib.suppress(TimeoutError):
+            for request in server.wait_for(ended, _PATIENCE):
+                waiting.remove(request)
+                if not quiet:
+                    console.note(_line(request))
+        found = failures()
+        for failure in found[told:]:
+            console.error(failure)
+        told = len(found)
+
+
+def _line(request: RecordedRequest) -> str:
+    mode = "delta" if request.is_delta else "full" if request.generate else "warm-up"
+    mode = "compact" if request.kind == "compact" else mode
+    where = "/".join(part for part in (request.connection, request.stream_id) if part)
+    end = request.status if request.error_code is None else f"{request.status} ({request.error_code})"
+    return f"{request.transport:<9} {where:<12} {mode:<7} {len(request.items):>3} items {request.raw_bytes:>8} B  {end}"
