@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import interop as environments
 import pytest
 from langgraph_sdk import get_client
 
@@ -160,7 +161,7 @@ async def with_client(url: str, server: ResponsesServer) -> None:
 def test_the_agent_app(
     environment: Callable[[str], Path], environ: dict[str, str], project: Path, app: Path
 ) -> None:
-    python = environment("langgraph") / "bin" / "python"
+    python = environments.python(environment("langgraph"))
     with ResponsesServer(answer=answer, api_key="sk-test") as server:
         variables = {
             **environ,
