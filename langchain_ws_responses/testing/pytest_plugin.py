@@ -91,8 +91,7 @@ def responses_server(
             server.assert_all_answered()
             server.assert_exhausted()
         except AssertionError as exc:
-            # With its cause, if something was raised in the server.
-            pytest.fail(f"responses_server: {exc}", pytrace=exc.__cause__ is not None)
+            raise _complaint("responses_server", exc) from exc.__cause__
 
 
 @pytest.fixture
@@ -168,7 +167,12 @@ def ws_cassette(
             if isinstance(server, RecordingServer):
                 server.save()
         except (AssertionError, CassetteError) as exc:
-            pytest.fail(f"ws_cassette: {exc}", pytrace=exc.__cause__ is not None)
+            raise _complaint("ws_cassette", exc) from exc.__cause__
+
+
+def _complaint(fixture: str, exc: Exception) -> BaseException:
+    """What pytest prints, once and without a traceback; with one where something was raised in the server."""
+    return pytest.fail.Exception(f"{fixture}: {exc}", pytrace=exc.__cause__ is not None)
 
 
 def _check_options(options: dict[str, Any]) -> None:
