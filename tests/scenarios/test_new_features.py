@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -80,11 +81,11 @@ class Pair:
     def __init__(self, manager: ConnectionManager) -> None:
         self.manager = manager
 
-    def play(self, work: Callable[[Any], Any]) -> tuple[Any, list[RecordedRequest]]:
+    def play(self, work: Callable[[Any], Any], answers: Any = answer) -> tuple[Any, list[RecordedRequest]]:
         """Returns what came of it, which is the same, and the requests over the socket."""
-        with ResponsesServer(answer=answer) as plain:
+        with ResponsesServer(answer=answers) as plain:
             wanted = work(http_model(plain))
-        with ResponsesServer(answer=answer) as server:
+        with ResponsesServer(answer=answers) as server:
             got = work(socket_model(server, self.manager))
         return self.check(got, wanted, server, plain)
 
@@ -333,3 +334,49 @@ def test_the_profile_is_that_of_the_responses_api() -> None:
     assert with_websocket(own).profile == {"max_input_tokens": 1000}
     other = with_websocket(plain, model="gpt-4.1")
     assert other.profile == ChatOpenAI(model="gpt-4.1", api_key=KEY, use_responses_api=True).profile
+
+
+SKILL = """---
+name: sums
+description: How to add numbers.
+metadata:
+  include_tools: add
+---
+# Sums
+Use the tool `add`.
+"""
+
+
+def test_a_deep_agents_skill_brings_its_tools(pair: Pair, tmp_path: Path) -> None:
+    deepagents = pytest.importorskip(
+        "deepagents", reason="deepagents is missing; it needs Python 3.11 or newer"
+    )
+    skills = importlib.import_module("deepagents.middleware.skills")
+    if "tools" not in inspect.signature(skills.SkillsMiddleware.__init__).parameters:
+        pytest.skip("this deepagents knows no tools of skills")
+    (tmp_path / "skills" / "sums").mkdir(parents=True)
+    (tmp_path / "skills" / "sums" / "SKILL.md").write_text(SKILL, encoding="utf-8")
+    backend_class = importlib.import_module("deepagents.backends.filesystem").FilesystemBackend
+
+    def work(model: Any) -> Any:
+        # The profile says that this model may be given a tool in the middle of the conversation.
+        assert model.profile["mid_conversation_tools"]
+        backend = backend_class(root_dir=str(tmp_path), virtual_mode=True)
+        middle = skills.SkillsMiddleware(backend=backend, sources=["/skills/"], tools=[add])
+        agent = deepagents.create_deep_agent(model, backend=backend, middleware=[middle])
+        state = agent.invoke(START_IT)
+        return told(agent.invoke({"messages": [*state["messages"], HumanMessage("again")]})["messages"])
+
+    messages, requests = pair.play(work, read_skill)
+    assert [calls for _, _, calls in messages if calls] == [["read_file"], ["add"], ["add"]]
+    assert deltas(requests) == [False, True, True, True, True]
+    assert [item["type"] for item in requests[1].items] == ["function_call_output", "additional_tools"]
+    assert not any(tool.get("name") == "add" for request in requests for tool in request.tools)
+
+
+def read_skill(request: RecordedRequest) -> Answer:
+    """Reads the skill first, and uses its tool once it is there."""
+    if not any(item.get("type") == "function_call_output" for item in request.seen):
+        return tool_call("read_file", {"file_path": "/skills/sums/SKILL.md"})
+    done = sum(item.get("name") == "add" for item in request.seen if item.get("type") == "function_call")
+    return tool_call("add", {"a": 1, "b": done}) if done < 2 else text("Done.")
