@@ -179,10 +179,12 @@ def _continuing(event: Event, request: RecordedRequest) -> Event:
 
 def _refusal(one: Interaction, inner: Mapping[str, Any]) -> Answer:
     status: int | None = one.status if one.status >= 400 else None
+    given = dict(one.response_headers)
     for event in one.events or ():
         if event.get("type") == "error":
             status = event.get("status") or event.get("status_code") or status
-    headers = {name: value for name, value in one.response_headers.items() if name.startswith("retry-after")}
+            given |= event.get("headers") or {}
+    headers = {name: value for name, value in given.items() if name.startswith("retry-after")}
     return error(
         code=inner.get("code"),
         message=str(inner.get("message") or "The recorded request was refused."),

@@ -100,7 +100,11 @@ class Tape:
         """Adds an event."""
         if take.interaction.events is None:
             take.interaction.events = []
-        take.interaction.events.append({key: value for key, value in event.items() if key != "stream_id"})
+        kept = {key: value for key, value in event.items() if key != "stream_id"}
+        if isinstance(headers := kept.get("headers"), dict):
+            # An `error` frame brings the headers that its refusal would have had over HTTP.
+            kept["headers"] = allowed(headers, self._headers)
+        take.interaction.events.append(kept)
 
     def end(self, take: Take, *, lost: bool = False, code: int | None = None) -> None:
         """Ends an interaction, with its last event or without one."""

@@ -261,14 +261,16 @@ def test_refusal_by_the_provider_is_replayed_with_its_status_and_headers(tape: P
         with open_socket(recorder) as ws:
             assert ws.turn(input="socket")["status"] == 429
     for question in ("http", "socket"):
+        # Over a socket the wait comes in the frame, over HTTP as a header; a replay knows both.
         with ReplayServer(tape, allow_unused=True) as server:
             status, body, headers = post(server, input=question)
             assert (status, body["error"]["code"]) == (429, "rate_limit_exceeded")
             assert body["error"]["message"] == "Slow down."
-            assert headers.get("retry-after") == ("7" if question == "http" else None)
+            assert headers["retry-after"] == "7"
         with ReplayServer(tape, allow_unused=True) as server, open_socket(server) as ws:
             event = ws.turn(input=question)
             assert (event["status"], event["error"]["code"]) == (429, "rate_limit_exceeded")
+            assert event["headers"] == {"retry-after": "7"}
 
 
 def test_answer_that_broke_off_breaks_off_again(tape: Path) -> None:
@@ -479,6 +481,17 @@ def test_headers_and_keys_are_not_written(tape: Path) -> None:
     )
     assert said == "Your key is <scrubbed>, isn't it?"
     assert lines_of(tape)[1]["request"]["headers"].keys() <= {"content-type"}
+
+
+def test_headers_in_an_error_frame_are_headers_too(tape: Path) -> None:
+    headers = {"Set-Cookie": "session=s3cr3t-cookie", "X-Request-Id": "req_1", "Retry-After": "7"}
+    with (
+        recording(tape, error(status=429, code="busy", headers=headers)) as recorder,
+        open_socket(recorder) as ws,
+    ):
+        assert ws.turn(input="hi")["headers"] == headers
+    assert "s3cr3t" not in tape.read_text()
+    assert lines_of(tape)[1]["response"]["events"][-1]["headers"] == {"retry-after": "7"}
 
 
 def test_key_of_the_recorder_replaces_the_client_s(tape: Path) -> None:
