@@ -22,15 +22,27 @@ from .workload import call_model
 __all__ = ["COUNTED", "main", "work"]
 
 PACKAGE = "langchain_ws_responses"
-COUNTED = ("conversions", "serialisations", "parses", "hashes", "frames", "bytes sent", "calls")
+COUNTED = (
+    "conversions",
+    "serialisations",
+    "parses",
+    "hashes",
+    "frames",
+    "decoded",
+    "wake-ups",
+    "bytes sent",
+    "calls",
+)
 """What is counted.
 
-`conversions` are messages that langchain-openai converts, `hashes` the digests made, `calls` all calls of
-this package's own functions, on both threads.
+`conversions` are messages that langchain-openai converts, `hashes` the digests made, `frames` what came in and
+`decoded` those of them that were looked at, `wake-ups` of an event loop by another thread, `calls` all calls of this
+package's own functions, on both threads.
 """
 # Names of functions written in C, by what they count for.
 _IN_C = {"dumps": "serialisations", "loads": "parses", "digest": "hashes", "hexdigest": "hashes"}
 _CONVERTER = "_construct_responses_api_input"
+_WAKER = "_write_to_self"
 
 
 def work(turns: int) -> int:
@@ -74,12 +86,14 @@ def main() -> None:
     from langchain_ws_responses._transport.runtime import runtime
 
     from .drivers import ours
+    from .drivers._chat import chat_session
 
     job, name = Job(given["base_url"], "invoke", given["options"]), call_model(given["turns"])
-    with ours.session(job) as run:
+    model = ours.make_model(job, name)
+    with chat_session(job, lambda _job, _name: model, close=lambda made: made.close()) as run:
         run(call_model(3), Clock())
         control(given["control"], "/reset")
-        clock = _Marking(counter)
+        clock = _Marking(counter, model.manager.counters)
         began = threading.Event()
         runtime().call(sys.setprofile, counter)
         runtime().call(began.set)
@@ -105,9 +119,11 @@ class _Counter:
             if f"{PACKAGE}/" in code.co_filename.replace("\\", "/"):
                 self.counts["calls"] += 1
                 if code.co_name == "receive":
-                    self.counts["frames"] += 1
+                    self.counts["decoded"] += 1
             elif code.co_name == _CONVERTER:
                 self.counts["conversions"] += 1
+            elif code.co_name == _WAKER:
+                self.counts["wake-ups"] += 1
         elif event == "c_call" and PACKAGE in frame.f_globals.get("__name__", ""):
             counted = _IN_C.get(argument.__name__)
             if counted is not None:
@@ -117,16 +133,20 @@ class _Counter:
 class _Marking(Clock):
     """A clock that notes what was counted between two answers."""
 
-    def __init__(self, counter: _Counter) -> None:
+    def __init__(self, counter: _Counter, counters: Any) -> None:
         super().__init__()
         self._counter = counter
-        self._before: Counter[str] = Counter(counter.counts)
+        self._counters = counters
+        self._before = self._counts()
         self.turns: list[dict[str, int]] = []
+
+    def _counts(self) -> Counter[str]:
+        return Counter({**self._counter.counts, "frames": self._counters.frames_received})
 
     def got(self) -> None:
         """Takes the counts of the turn."""
         super().got()
-        now = Counter(self._counter.counts)
+        now = self._counts()
         self.turns.append({name: now[name] - self._before[name] for name in COUNTED})
         self._before = now
 

@@ -262,22 +262,23 @@ class Connection:
         now, self.heard = self._loop.time(), True
         counters, skim = self.pool.manager.counters, self.protocol.skim
         at, count = 0, len(messages)
-        try:
-            while at < count:
-                skimmed = skim(messages, at)
-                if skimmed is not None:
-                    lane, after = skimmed
-                    if (ticket := self._tickets.get(lane)) is not None:
-                        ticket.skimmed(messages[at:after], now)
-                    at = after
-                    continue
-                at += 1
-                if not self._on_text(messages[at - 1], now):
-                    self._deaf = True
-                    return
-        finally:
-            counters.frames_received += at
-            counters.bytes_received += sum(map(len, messages[:at]))
+        # Before anybody is woken: who has an answer in hand finds it counted.
+        counters.frames_received += count
+        counters.bytes_received += sum(map(len, messages))
+        while at < count:
+            skimmed = skim(messages, at)
+            if skimmed is not None:
+                lane, after = skimmed
+                if (ticket := self._tickets.get(lane)) is not None:
+                    ticket.skimmed(messages[at:after], now)
+                at = after
+                continue
+            at += 1
+            if not self._on_text(messages[at - 1], now):
+                self._deaf = True
+                counters.frames_received -= count - at
+                counters.bytes_received -= sum(map(len, messages[at:]))
+                return
 
     def _on_text(self, raw: bytes, now: float) -> bool:
         """Takes one frame; False: there is nothing more to read."""
