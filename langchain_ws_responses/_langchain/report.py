@@ -6,6 +6,7 @@ model: that is where a span must begin to have the right parent.
 
 from __future__ import annotations
 
+import logging
 import random
 import sys
 import time
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from .._protocol.recovery import Decision
     from .._transport.tell import Note
     from .turn import Turn
+
+logger = logging.getLogger("langchain_ws_responses")
 
 __all__ = ["Observer", "Report", "add_observer", "node_name", "observed", "remove_observer", "report_of"]
 
@@ -273,4 +276,7 @@ class observed:
             _tell_tracers(self._run_manager, transport)
         turn.report.ended(error)
         for observer, token in self._tokens:
-            observer.end(token, turn, error)
+            try:
+                observer.end(token, turn, error)
+            except Exception as exc:  # who looks on must not break a turn
+                logger.error("an observer failed: %s", type(exc).__name__)

@@ -220,6 +220,18 @@ def test_a_stream_that_is_left_is_no_error(telemetry: Telemetry, manager: Connec
     assert "error.type" not in span.attributes
 
 
+def test_an_exporter_that_fails_breaks_no_turn(
+    telemetry: Telemetry, manager: ConnectionManager, caplog: pytest.LogCaptureFixture, monkeypatch: Any
+) -> None:
+    def broken(*_args: Any, **_options: Any) -> None:
+        raise ValueError("no")
+
+    monkeypatch.setattr(telemetry.tracers._active_span_processor, "on_start", broken)
+    with ResponsesServer("one") as server:
+        assert socket_model(server, manager).invoke("x").text == "one"
+    assert "an observer failed: ValueError" in caplog.messages
+
+
 # -- not twice ----------------------------------------
 
 
