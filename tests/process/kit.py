@@ -12,6 +12,9 @@ PROJECT = Path(__file__).resolve().parent.parent.parent
 # The full numbers take minutes. Read here: the tests' environment is emptied of this project's variables.
 FULL = os.environ.get("LANGCHAIN_WS_RESPONSES_FULL_COUNTS") == "1"
 
+# What a test may take: on a busy machine a process that ends may need seconds for it.
+SECONDS = 3600 if FULL else 600
+
 PRELUDE = """
 import asyncio, gc, json, logging, os, sys, threading, warnings
 from langchain_core.messages import HumanMessage
@@ -64,7 +67,7 @@ def python(script: str, *args: str, code: int = 0, blame: bool = True, file: Pat
         env=environment(),
         capture_output=True,
         text=True,
-        timeout=580,
+        timeout=SECONDS - 20,
         check=False,
     )
     assert done.stderr == "", done.stderr

@@ -11,13 +11,13 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from process.kit import PRELUDE, PROJECT, counted, environment, python
+from process.kit import PRELUDE, PROJECT, SECONDS, counted, environment, python
 
 from langchain_ws_responses.testing import ResponsesServer, text
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="os.fork is missing on this system"),
-    pytest.mark.timeout(600),
+    pytest.mark.timeout(SECONDS),
 ]
 FORKS = counted(20, 100)
 EXITS = counted(10, 200)

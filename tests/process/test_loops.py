@@ -7,11 +7,11 @@ import os
 import threading
 
 import pytest
-from process.kit import counted, python
+from process.kit import SECONDS, counted, python
 
 from langchain_ws_responses.testing import ResponsesServer, hold, text, tool_call
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(SECONDS)
 LOOPS = counted(100, 1000)
 
 

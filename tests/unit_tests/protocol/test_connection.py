@@ -724,6 +724,13 @@ def test_a_first_turn_has_no_parent_to_ignore() -> None:
     assert proto.receive(created(lane, "r1", previous_response_id=None)).failure is None
 
 
+def test_the_terminal_event_names_the_response_by_itself() -> None:
+    proto = protocol()
+    lane = send(proto)
+    proto.receive(completed(lane, "r9"))
+    assert held(proto) == {"r9"}
+
+
 # -- steering ---
 
 
