@@ -110,7 +110,7 @@ class Secrets:
 
     def _joined(self, values: list[Any]) -> list[Any]:
         """Where the deltas of a text together hold what must go, puts the scrubbed whole into the first of them."""
-        runs: dict[tuple[Any, ...], list[int]] = {}
+        runs: dict[str, list[int]] = {}
         for index, value in enumerate(values):
             if isinstance(value, dict) and isinstance(value.get("delta"), str):
                 runs.setdefault(_run_of(value), []).append(index)
@@ -131,9 +131,9 @@ class Secrets:
         )
 
 
-def _run_of(event: Mapping[str, Any]) -> tuple[Any, ...]:
+def _run_of(event: Mapping[str, Any]) -> str:
     keys = ("type", "item_id", "output_index", "content_index", "summary_index")
-    return tuple(event.get(key) for key in keys)
+    return repr([event.get(key) for key in keys])  # in data of others any of them may be a list
 
 
 def _whole_texts(value: Any) -> Iterable[str]:
@@ -142,7 +142,7 @@ def _whole_texts(value: Any) -> Iterable[str]:
         for inner in value.values():
             yield from _whole_texts(inner)
     elif isinstance(value, list):
-        texts: dict[tuple[Any, ...], str] = {}
+        texts: dict[str, str] = {}
         for item in value:
             if isinstance(item, dict) and isinstance(item.get("delta"), str):
                 texts[_run_of(item)] = texts.get(_run_of(item), "") + item["delta"]

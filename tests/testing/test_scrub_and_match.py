@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from langchain_ws_responses.testing._matching import DEFAULT_MATCH, differences, meaning
@@ -30,6 +30,7 @@ def streamed(cut: int) -> list[dict[str, Any]]:
 
 @settings(max_examples=300, deadline=None)
 @given(data=DATA)
+@example(data=[{"type": [], "delta": ""}])
 def test_a_known_secret_is_replaced_or_found(data: Any) -> None:
     secrets = Secrets(known={"mine": SECRET})
     scrubbed = secrets.data(data)
