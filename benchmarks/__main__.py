@@ -37,13 +37,14 @@ def main() -> int:
     three.add_argument("--turns", type=int, default=100)
     three.add_argument("--call", choices=["invoke", "ainvoke", "stream", "astream"], default="invoke")
     three.add_argument("--repeat", type=int, default=30, help="rollouts")
+    three.add_argument("--agent", action="store_true", help="of an agent with a checkpointer; invoke only")
     four = commands.add_parser(
         "work", help="what is counted in each turn: conversions, parses, frames, hashes"
     )
     four.add_argument("--turns", type=int, default=40)
     five = commands.add_parser("page", help="writes the documentation's page from files that compare wrote")
     five.add_argument("runs", nargs="+", metavar="FILE", help="of `compare --json`, of one machine and day")
-    five.add_argument("--profile", metavar="FILE", help="what `profile` printed")
+    five.add_argument("--profile", metavar="FILE", nargs="+", help="what `profile` printed, each time")
     five.add_argument("--memory", metavar="FILE", help="what `memory` printed")
     five.add_argument(
         "--note", default="", metavar="TEXT", help="about the run, such as what else was running"
@@ -59,7 +60,9 @@ def main() -> int:
     if given.command == "profile":
         from .profiling import profile
 
-        return profile(given.turns, given.call, given.repeat)
+        if given.agent and given.call != "invoke":
+            parser.error("--agent is measured with --call invoke")
+        return profile(given.turns, given.call, given.repeat, agent=given.agent)
     if given.command == "page":
         from .page import write_page
 

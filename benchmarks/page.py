@@ -31,7 +31,7 @@ pip install -e ".[bench]"
 python -m benchmarks compare --json run.json --svg charts
 python -m benchmarks compare --mode network
 python -m benchmarks memory --turns 1000
-python -m benchmarks profile
+python -m benchmarks profile --agent
 ```
 
 `--quick` takes a few minutes and is enough to see the picture. `compare` ends with exit code 1 where a
@@ -83,7 +83,8 @@ the same seconds are a smaller share. The tables say where HTTP wins.
 _PROFILE = """
 The profile interrupts the thread and looks where it is; each sample counts for the innermost function of a
 known package, with what that calls in C and in the standard library. "Event loop" is asyncio's own work and
-the system calls.
+the system calls. "The socket" is what every client of this protocol does in some library: frames, JSON,
+events, the I/O thread. Planning, proving, converting and reporting a turn is "above the socket".
 """
 
 _CHARTS = (
@@ -126,9 +127,11 @@ def write_page(given: Any) -> int:
         ("profile", "Where the time of a rollout goes", _PROFILE),
         ("memory", "A conversation of 1,000 turns", ""),
     ):
-        name = getattr(given, option)
-        if name:
-            parts += [f"\n## {title}\n", note, _fenced(Path(name).read_text(encoding="utf-8").strip())]
+        named = getattr(given, option) or ()
+        names = [named] if isinstance(named, str) else named
+        if names:
+            parts += [f"\n## {title}\n", note]
+            parts += [_fenced(Path(name).read_text(encoding="utf-8").strip()) for name in names]
     out.write_text("".join(parts), encoding="utf-8")
     print(f"wrote {out}", file=sys.stderr)
     return 0

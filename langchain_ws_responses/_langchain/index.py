@@ -388,9 +388,9 @@ def with_known_links(
     index = INDEX if index is None else index
     if index.peek(origin.thread_id) is None:
         return None
-    found: list[tuple[int, Any]] = list(history.links)
-    last, searched, changed = len(history.digests) - 1, 0, False
-    for number, (position, link) in enumerate(found):
+    found: dict[int, Any] = {}
+    last, searched = len(history.digests) - 1, 0
+    for position, link in history.links:
         if position <= after or searched >= _MAX_SEARCHED:
             break
         if link is not None:
@@ -398,10 +398,12 @@ def with_known_links(
         searched += 1
         known = index.lookup(origin.thread_id, key.fingerprint(history.digests[history.head : position + 1]))
         if known is not None:
-            found[number], changed = (position, known), True
+            found[position] = known
             if position < last and alive(known["id"], known["store"]):
                 break
-    return replace(history, links=found) if changed else None
+    if not found:
+        return None
+    return replace(history, links=[(position, found.get(position, link)) for position, link in history.links])
 
 
 INDEX = ChainIndex()
