@@ -332,7 +332,7 @@ def test_idle_connections_are_kept_while_tools_run(bench: Bench) -> None:
             for pool in pools:
                 watched.append(len(pool.watches))
                 for connection in list(pool.connections):
-                    connection._on_idle()
+                    connection._on_idle(0.0)
             return [connection.usable for pool in pools for connection in pool.connections]
 
         assert on_io_thread(idle) == [True]
