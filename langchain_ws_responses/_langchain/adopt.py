@@ -25,7 +25,9 @@ def with_websocket(model: ChatOpenAI, /, **fields: Any) -> ChatOpenAIWebSocket:
     Raises:
         TypeError: Not a `ChatOpenAI`.
     """
-    if not isinstance(model, ChatOpenAI):
+    # Not `isinstance`: older versions of pydantic read an attribute of `model` for it, and what `init_chat_model` makes
+    # to be configured later has none before it knows its model.
+    if not issubclass(type(model), ChatOpenAI):
         raise TypeError(
             f"with_websocket takes a ChatOpenAI, not {type(model).__name__}. Call it before bind_tools and the like; "
             "for Azure use ChatOpenAI with base_url='https://NAME.openai.azure.com/openai/v1'."

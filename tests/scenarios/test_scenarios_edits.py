@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from langchain.agents import create_agent
@@ -14,6 +14,7 @@ from langchain.agents.middleware import (
     SummarizationMiddleware,
     dynamic_prompt,
 )
+from langchain.agents.middleware.human_in_the_loop import DecisionType
 from langchain_core.language_models.fake_chat_models import FakeListChatModel
 from langchain_core.messages import HumanMessage, RemoveMessage, SystemMessage, trim_messages
 from langgraph.checkpoint.memory import InMemorySaver
@@ -115,14 +116,26 @@ def test_07_a_human_edits_a_call_through_the_middleware(world: World) -> None:
     assert state["__interrupt__"]
     edit = {"type": "edit", "edited_action": {"name": "add", "args": {"a": 40, "b": 2}}}
     world.run(agent, Command(resume={"decisions": [edit]}), thread())
-    # The middleware keeps the model's own call in the message and tells of the edit in the output.
-    assert world.sent() == ["F first_turn", "D1"]
-    (output,) = essence(world.requests[1].items)
+    held = _messages(agent)[1].tool_calls[0]["args"]
+    if held == {"a": 1, "b": 2}:
+        # The middleware keeps the model's own call in the message and tells of the edit in the output.
+        assert world.sent() == ["F first_turn", "D1"]
+        world.check()
+    else:
+        # That of older versions of langchain puts the edited call into the message, so nothing before it can be
+        # continued, and the model must see the call that was run, where plain ChatOpenAI would send the first one.
+        assert held == {"a": 40, "b": 2}
+        assert world.sent() == ["F first_turn", "F history_changed"]
+        assert essence(world.requests[1].items)[:2] == [("user", "go"), ("call", "add", held, "c1")]
+    output = essence(world.requests[1].items)[-1]
     assert output[:2] == ("output", "c1")
     assert "42" in output[2]
-    world.check()
+    world.check_transport()
 
 
+@pytest.mark.skipif(
+    "respond" not in get_args(DecisionType), reason="this langchain lets nobody respond in place of a tool"
+)
 def test_07_a_human_answers_in_place_of_the_tool(world: World) -> None:
     if world.way == "ainvoke" and sys.version_info < (3, 11):
         pytest.skip("interrupts in async graphs need contextvars in tasks: Python 3.11 is missing")
@@ -237,9 +250,7 @@ def test_12_context_editing_puts_placeholders(world: World) -> None:
     world.server.add(
         tool_call("add", {"a": 1, "b": 1}, "c1"), tool_call("add", {"a": 2, "b": 2}, "c2"), "done", "bye"
     )
-    editing = ContextEditingMiddleware(
-        edits=[ClearToolUsesEdit(trigger=1, keep=1, placeholder="[cleared]")], token_counter=len
-    )
+    editing = ContextEditingMiddleware(edits=[ClearToolUsesEdit(trigger=1, keep=1, placeholder="[cleared]")])
     agent = create_agent(world.model(), [add], middleware=[editing], checkpointer=InMemorySaver())
     world.run(agent, say("go"), thread())
     assert world.sent()[:2] == ["F first_turn", "D1"]

@@ -14,6 +14,8 @@ from langchain_core.messages import AIMessage, HumanMessage
 from openai.types.responses import Response, ResponseOutputItem, ResponseOutputMessage
 from pydantic import BaseModel
 
+import langchain_ws_responses
+
 INSTALLED = (
     f"with langchain-openai {version('langchain-openai')} and openai {version('openai')}: "
     "adapt langchain_ws_responses/_langchain/private.py"
@@ -90,9 +92,10 @@ def _imported(node: ast.AST) -> list[str]:
     return [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
 
 
-def test_no_other_module_imports_private_names(project: Path) -> None:
+def test_no_other_module_imports_private_names() -> None:
+    package = Path(str(langchain_ws_responses.__file__)).parent
     found: dict[str, set[str]] = {}
-    for path in (project / "langchain_ws_responses").rglob("*.py"):
+    for path in package.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             for name in _imported(node):
                 if name.split(".")[0] in ("langchain_openai", "openai") and "._" in name:
