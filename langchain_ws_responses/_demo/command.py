@@ -95,7 +95,7 @@ def need_langchain() -> None:
     if importlib.util.find_spec("langchain") is None:
         raise CommandError(
             "the agent is built with langchain, which is not installed: "
-            'pip install "langchain-ws-responses[demo]", or pip install "langchain>=1.0,<2".'
+            'pip install "langchain-ws-responses[demo]", or pip install "langchain>=1.2.11,<2".'
         )
 
 

@@ -17,7 +17,7 @@ try:
     from langchain.agents.middleware import AgentMiddleware
 except ModuleNotFoundError as exc:  # pragma: no cover - `langchain` is in the test extra
     raise ModuleNotFoundError(
-        "WebSocketMiddleware needs the package langchain: pip install 'langchain>=1.0'", name=exc.name
+        "WebSocketMiddleware needs the package langchain: pip install 'langchain>=1.2.11'", name=exc.name
     ) from exc
 
 __all__ = ["WebSocketMiddleware"]
