@@ -342,12 +342,24 @@ def _function_call(name: Any, arguments: Any, call_id: Any) -> dict[str, Any]:
 # --- Memory ---------------------------------------------------------------------------------------------
 
 
+class _Ref(weakref.ref["BaseMessage"]):
+    """Knows where in the table its message stands. One function for all: a table of thousands has no closures."""
+
+    __slots__ = ("key",)
+
+    key: int
+
+
+def _forget(ref: weakref.ref[BaseMessage]) -> None:
+    _table.pop(cast("_Ref", ref).key, None)
+
+
 class _Entry:
     """What is known of one message object, and how it looked when that was found out."""
 
     __slots__ = ("answer", "digest", "items", "made_by", "ref", "snapshot", "stateless")
 
-    ref: weakref.ref[BaseMessage]
+    ref: _Ref
     """Set when the entry is entered in the table."""
 
     def __init__(self, message: BaseMessage) -> None:
@@ -447,7 +459,8 @@ def _remember(message: BaseMessage) -> _Entry:
     except _Foreign:
         return entry
     key = id(message)
-    entry.ref = weakref.ref(message, lambda _: _table.pop(key, None))
+    entry.ref = _Ref(message, _forget)
+    entry.ref.key = key
     with _lock:
         _table.pop(key, None)
         _table[key] = entry
@@ -460,12 +473,19 @@ def _remember(message: BaseMessage) -> _Entry:
     return entry
 
 
+# Most messages hold several empty containers. Snapshots are only ever compared, so that all can share these.
+_NOTHING: dict[str, Any] = {}
+_NONE: list[Any] = []
+
+
 def _snapshot(value: Any) -> Any:
     """Copies containers, shares strings, and wraps numbers."""
     kind = type(value)
     if kind is str or value is None or isinstance(value, str):
         return value
     if kind is dict:
+        if not value:
+            return _NOTHING
         copied = {}
         for key, item in value.items():
             if type(key) is not str:
@@ -473,7 +493,7 @@ def _snapshot(value: Any) -> Any:
             copied[key] = item if key == _PARSED else _snapshot(item)
         return copied
     if kind is list:
-        return [_snapshot(item) for item in value]
+        return [_snapshot(item) for item in value] if value else _NONE
     if kind is int or kind is float or kind is bool:
         return _Number(value)
     raise _Foreign
