@@ -15,6 +15,7 @@ Python runs in children of one server process, which has imported what is slow t
 from __future__ import annotations
 
 import ast
+import atexit
 import contextlib
 import io
 import json
@@ -283,12 +284,16 @@ def _settle(directory: Path, environment: dict[str, str], output: Path) -> None:
 def _run_python(argv: list[str], directory: Path, environment: dict[str, str], output: Path) -> None:
     """Does what `python ARGV` does."""
     _settle(directory, environment, output)
-    if argv[0] == "-m":
-        sys.argv = argv[1:]
-        runpy.run_module(argv[1], run_name="__main__", alter_sys=True)
-    else:
-        sys.argv = argv
-        runpy.run_path(argv[0], run_name="__main__")
+    try:
+        if argv[0] == "-m":
+            sys.argv = argv[1:]
+            runpy.run_module(argv[1], run_name="__main__", alter_sys=True)
+        else:
+            sys.argv = argv
+            runpy.run_path(argv[0], run_name="__main__")
+    finally:
+        # A child of multiprocessing leaves without what an interpreter does at its end.
+        atexit._run_exitfuncs()
 
 
 def _run_cells(calls: Connection, directory: Path, environment: dict[str, str], output: Path) -> None:

@@ -137,9 +137,11 @@ def test_an_agent_over_the_socket_shows_nothing(
         "hooks": repr(stage.events),
         "stats": repr(stats),
         "links": repr(metadata) + repr([response_link(message) for message in messages]),
-        "objects": "\n".join(
-            shown for kind, shown in objects if not kind.__module__.startswith((SERVER, EVENTS))
-        ),
+        **{
+            f"{kind.__module__}.{kind.__qualname__}": shown
+            for kind, shown in objects
+            if not kind.__module__.startswith((SERVER, EVENTS)) and seen_in(shown)
+        },
         "checkpoint metadata": repr([saved.metadata for saved in saver.list(None)]),
     }
     assert {sink: seen for sink, shown in sinks.items() if (seen := seen_in(shown))} == {}

@@ -17,6 +17,7 @@ from langchain_ws_responses._protocol.events import (
     FrameError,
     created_id,
     decode,
+    ends_of,
     failure_from,
     is_output,
     lane_last,
@@ -130,6 +131,17 @@ def test_only_a_stream_id_on_top_names_a_lane(raw: str, lane: str | None, loads:
 def test_a_lane_at_the_end_is_found_without_the_rest(raw: str, lane: bytes | None) -> None:
     assert lane_last(raw.encode()) == lane
     assert decode(raw).stream_id == json.loads(raw).get("stream_id")
+
+
+def test_the_ends_of_a_frame_tell_its_type_and_its_lane() -> None:
+    raw = b'{"type":"response.output_text.delta","delta":"a \\"stream_id\\":\\"b\\"","stream_id":"ln_1"}'
+    head, tail = ends_of(raw)
+    assert head == b'{"type":"response.output_text.delta"'
+    assert json.loads(b"{" + tail.lstrip(b",")) == {"stream_id": "ln_1"}
+    other = raw.replace(b"a ", b"quite another text ")
+    assert ends_of(other) == (head, tail)
+    assert ends_of(raw.replace(b"ln_1", b"ln_2"))[1] != tail
+    assert ends_of(raw.replace(b"text.delta", b"text.done"))[0] != head
 
 
 def test_output_is_known_by_its_head_once_its_type_has_been_met() -> None:
