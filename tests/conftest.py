@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import ipaddress
 import os
+import signal
 import socket
 import sys
 from pathlib import Path
@@ -21,6 +22,12 @@ PROJECT = Path(__file__).resolve().parent.parent
 
 # What the libraries under test read from the environment; matched without regard to case (http_proxy).
 _CLEARED = ("OPENAI_*", "AZURE_OPENAI_*", "LANGCHAIN_*", "LANGSMITH_*", "*_PROXY")
+
+
+def pytest_configure() -> None:
+    """What a shell starts in the background ignores SIGINT, and so would every command that the tests interrupt."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class NetworkAccessError(RuntimeError):
