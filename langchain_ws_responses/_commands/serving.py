@@ -64,15 +64,26 @@ def run_until_stopped(
             f"cannot listen on {args.host}:{args.port}: {exc.strerror or exc}. "
             "Choose another port with --port, or a free one with --port 0."
         ) from exc
+    told = 0
+
+    def tell() -> None:
+        nonlocal told
+        found = failures()
+        for failure in found[told:]:
+            console.error(failure)
+        told = len(found)
+
     try:
         _announce(server, args, console, facts or {})
-        _watch(server, console, quiet=args.quiet, failures=failures)
+        _watch(server, console, quiet=args.quiet, tell=tell)
     except KeyboardInterrupt:
         console.note("Stopped.")
     except SystemExit:
         # SIGTERM, which the command line turns into this: to stop is what it was asked for.
         console.note("Stopped.")
     finally:
+        # What went wrong just before the end has not been told yet.
+        tell()
         server.stop()
 
 
@@ -90,12 +101,10 @@ def _announce(
     console.note("Ctrl-C stops it.")
 
 
-def _watch(
-    server: LocalServer, console: Console, *, quiet: bool, failures: Callable[[], Sequence[str]]
-) -> None:
+def _watch(server: LocalServer, console: Console, *, quiet: bool, tell: Callable[[], None]) -> None:
     """Writes a line for each request that has ended, until an exception says stop."""
     waiting: list[RecordedRequest] = []
-    known = told = 0
+    known = 0
 
     def ended() -> list[RecordedRequest]:
         nonlocal known
@@ -111,10 +120,7 @@ def _watch(
                 waiting.remove(request)
                 if not quiet:
                     console.note(_line(request))
-        found = failures()
-        for failure in found[told:]:
-            console.error(failure)
-        told = len(found)
+        tell()
 
 
 def _line(request: RecordedRequest) -> str:

@@ -59,9 +59,9 @@ class Interaction:
     body: dict[str, Any]
     transport: str
     kind: str = "create"
-    headers: dict[str, str] = field(default_factory=dict)
+    headers: dict[str, str] = field(default_factory=dict, repr=False)
     status: int = 200
-    response_headers: dict[str, str] = field(default_factory=dict)
+    response_headers: dict[str, str] = field(default_factory=dict, repr=False)
     events: list[Event] | None = None
     response: Any = None
     lost: bool = False

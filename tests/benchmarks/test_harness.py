@@ -140,7 +140,8 @@ def test_every_driver_runs_the_same_conversation(server: Endpoint, driver: str, 
 def test_many_conversations_at_once_share_lanes(server: Endpoint) -> None:
     result = run(server, "ours", "ainvoke", conversations=20)
     assert result["requests"] == 20 * REQUESTS
-    assert result["connections"] == 2
+    # Sixteen in flight to a connection; a busy machine may never have more at once.
+    assert result["connections"] in (1, 2)
     assert 0 < result["p50"] <= result["p99"]
 
 

@@ -95,7 +95,9 @@ CALLERS = {
         ready = threading.Event()
         def call():
             turn = Turn(manager, endpoint, mailbox=SyncMailbox()).send()
-            turn.box.get()
+            seen = []
+            while "response.in_progress" not in seen:
+                seen += [frame.type for frame in turn.box.get()]
             ready.set()
             while True:
                 turn.box.get()
