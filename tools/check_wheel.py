@@ -26,7 +26,13 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "langchain_ws_responses"
 VERSIONS = ("3.10", "3.11", "3.12", "3.13", "3.14")
 # What is not for users: the tests of the source text, and files that only a clone needs.
-ABOUT_THE_SOURCE = ("tests/unit_tests/test_static.py", "tests/unit_tests/test_layers.py")
+ABOUT_THE_SOURCE = (
+    "tests/unit_tests/test_static.py",
+    "tests/unit_tests/test_layers.py",
+    "tests/unit_tests/test_docs.py",
+    "tests/unit_tests/test_docs_complete.py",
+    "tests/unit_tests/protocol/test_coverage.py",
+)
 ONLY_IN_A_CLONE = (".ci/", ".github/", ".gitignore")
 # Test tools that ask for newer versions than the package does: their tests skip themselves where they are missing.
 NEEDS_NEWER = ("openai-agents", "deepagents", "langgraph-api", "langgraph-cli")

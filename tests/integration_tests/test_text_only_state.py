@@ -712,6 +712,7 @@ def test_a_copied_link_has_no_other_thread_s_response_deleted(manager: Connectio
         assert stored(model, server) == [True, False]
 
 
+@pytest.mark.skipif(not postgres.prunes(), reason="no langgraph-checkpoint-postgres with a prune()")
 def test_pruning_to_the_latest_checkpoint_deletes_no_response(dsn: str) -> None:
     from langgraph.checkpoint.postgres import PostgresSaver
 

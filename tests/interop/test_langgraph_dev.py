@@ -17,6 +17,7 @@ import interop as environments
 import pytest
 from langgraph_sdk import get_client
 
+import langchain_ws_responses
 from langchain_ws_responses.testing import Answer, RecordedRequest, ResponsesServer, text, tool_call
 
 # The server starts in about ten seconds.
@@ -159,14 +160,17 @@ async def with_client(url: str, server: ResponsesServer) -> None:
 
 
 def test_the_agent_app(
-    environment: Callable[[str], Path], environ: dict[str, str], project: Path, app: Path
+    environment: Callable[[str], Path], environ: dict[str, str], tmp_path: Path, app: Path
 ) -> None:
     python = environments.python(environment("langgraph"))
+    alone = tmp_path / "path"
+    package = Path(str(langchain_ws_responses.__file__)).parent
+    shutil.copytree(package, alone / package.name, ignore=shutil.ignore_patterns("__pycache__"))
     with ResponsesServer(answer=answer, api_key="sk-test") as server:
         variables = {
             **environ,
-            # The package under test is the one in the tree.
-            "PYTHONPATH": str(project),
+            # The package under test is the one that these tests import, and nothing else of their environment.
+            "PYTHONPATH": str(alone),
             "OPENAI_API_KEY": "sk-test",
             "OPENAI_BASE_URL": server.base_url,
             "LANGSMITH_TRACING": "false",

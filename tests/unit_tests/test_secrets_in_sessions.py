@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -174,7 +175,8 @@ def test_an_agent_over_the_socket_shows_nothing(
     assert seen_in(content["checkpoints"], CONTENT) >= {"prompt", "tool-output", "answer"}
     kinds = {kind.__name__ for kind, _ in objects}
     assert {"Endpoint", "RecordedHandshake", "ConnectionManager", "ChatOpenAIWebSocket"} <= kinds
-    assert callbacks.starts == 2
+    # Before Python 3.11 a task takes no context of its own, and LangGraph tells nothing of the model within.
+    assert callbacks.starts == (2 if way == "invoke" or sys.version_info >= (3, 11) else 0)
     assert [name for name, sink in stage.sinks.items() if not sink.read()] == []
     # A response id is no secret, but it has no business there either.
     ids = [link["id"] for message in messages if (link := response_link(message)) is not None]

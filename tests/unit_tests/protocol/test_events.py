@@ -144,7 +144,9 @@ def test_the_ends_of_a_frame_tell_its_type_and_its_lane() -> None:
     assert ends_of(raw.replace(b"text.delta", b"text.done"))[0] != head
 
 
-def test_output_is_known_by_its_head_once_its_type_has_been_met() -> None:
+def test_output_is_known_by_its_head_once_its_type_has_been_met(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Tests with random types may have filled the table before.
+    monkeypatch.setattr("langchain_ws_responses._protocol.events._types", {})
     raw = b'{"type":"response.of_this_test.delta","delta":"x"}'
     assert not is_output(raw)
     assert decode(raw).kind is EventKind.OUTPUT
