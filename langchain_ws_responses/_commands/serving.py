@@ -64,26 +64,21 @@ def run_until_stopped(
             f"cannot listen on {args.host}:{args.port}: {exc.strerror or exc}. "
             "Choose another port with --port, or a free one with --port 0."
         ) from exc
-    told = 0
-
-    def tell() -> None:
-        nonlocal told
-        found = failures()
-        for failure in found[told:]:
-            console.error(failure)
-        told = len(found)
-
+    journal = _Journal(server, console, quiet=args.quiet, failures=failures)
     try:
         _announce(server, args, console, facts or {})
-        _watch(server, console, quiet=args.quiet, tell=tell)
-    except KeyboardInterrupt:
-        console.note("Stopped.")
-    except SystemExit:
-        # SIGTERM, which the command line turns into this: to stop is what it was asked for.
+        while True:
+            # The wait ends now and then: not every system lets Ctrl-C through to a thread that waits for ever.
+            with contextlib.suppress(TimeoutError):
+                server.wait_for(journal.has_news, _PATIENCE)
+            journal.tell()
+    except (KeyboardInterrupt, SystemExit):
+        # The latter is SIGTERM, as the command line turns it: to stop is what it was asked for.
+        server.stop()
+        # What ended just now, also by the stop, has not been told yet.
+        journal.tell()
         console.note("Stopped.")
     finally:
-        # What went wrong just before the end has not been told yet.
-        tell()
         server.stop()
 
 
@@ -101,26 +96,38 @@ def _announce(
     console.note("Ctrl-C stops it.")
 
 
-def _watch(server: LocalServer, console: Console, *, quiet: bool, tell: Callable[[], None]) -> None:
-    """Writes a line for each request that has ended, until an exception says stop."""
-    waiting: list[RecordedRequest] = []
-    known = 0
+class _Journal:
+    """Writes a line for each request that has ended, and for everything that went wrong."""
 
-    def ended() -> list[RecordedRequest]:
-        nonlocal known
-        new = server.requests[known:]
-        waiting.extend(new)
-        known += len(new)
-        return [request for request in waiting if request.status not in ("queued", "in_progress")]
+    def __init__(
+        self, server: LocalServer, console: Console, *, quiet: bool, failures: Callable[[], Sequence[str]]
+    ) -> None:
+        self._server, self._console, self._quiet, self._failures = server, console, quiet, failures
+        self._open: list[RecordedRequest] = []
+        self._known = self._told = 0
 
-    while True:
-        # The wait ends now and then: not every system lets Ctrl-C through to a thread that waits for ever.
-        with contextlib.suppress(TimeoutError):
-            for request in server.wait_for(ended, _PATIENCE):
-                waiting.remove(request)
-                if not quiet:
-                    console.note(_line(request))
-        tell()
+    def has_news(self) -> bool:
+        """Whether there is something to tell."""
+        new = self._server.requests[self._known :]
+        known = self._known + len(new)
+        # Both or neither: Ctrl-C may come between any two calls.
+        self._open, self._known = self._open + new, known
+        return bool(self._ended()) or len(self._failures()) > self._told
+
+    def tell(self) -> None:
+        """Writes what has come to an end since the last time."""
+        self.has_news()
+        for request in self._ended():
+            line = _line(request)
+            self._open.remove(request)
+            if not self._quiet:
+                self._console.note(line)
+        for failure in self._failures()[self._told :]:
+            self._told += 1
+            self._console.error(failure)
+
+    def _ended(self) -> list[RecordedRequest]:
+        return [request for request in self._open if request.status not in ("queued", "in_progress")]
 
 
 def _line(request: RecordedRequest) -> str:

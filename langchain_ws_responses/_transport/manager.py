@@ -144,7 +144,7 @@ class ConnectionManager:
 
     def abandon(self, ticket: Ticket) -> None:
         """Nobody waits for this turn any more. Safe from any thread, and after it has ended."""
-        if not ticket.done and self._pid == os.getpid() and runtime().alive:
+        if self._pid == os.getpid() and runtime().alive:
             runtime().call(self._abandon, ticket)
 
     def holds(self, endpoint: Endpoint, response_id: str) -> bool:
@@ -241,6 +241,8 @@ class ConnectionManager:
                 pool.refuse(ticket, Failure(FailureKind.PROTOCOL_VIOLATION, message=message))
 
     def _abandon(self, ticket: Ticket) -> None:
+        # It may be kept for long all the same: by the traceback of what its caller was cancelled with.
+        ticket.mailbox.discard()
         if not ticket.done:
             self._pool(ticket.endpoint).abandon(ticket)
 

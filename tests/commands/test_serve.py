@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
+import io
 import json
 import re
 import signal
 import socket
+import threading
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -13,11 +17,14 @@ import pytest
 from command_line import run, started
 from websockets.sync.client import connect
 
+from langchain_ws_responses._cli import Console
 from langchain_ws_responses._commands.script import _FORMS, answer_of, load_script
-from langchain_ws_responses.testing import Answer, ResponsesServer
+from langchain_ws_responses._commands.serving import run_until_stopped
+from langchain_ws_responses.testing import Answer, ResponsesServer, hold
 
 if TYPE_CHECKING:
     import subprocess
+    from collections.abc import Callable
     from pathlib import Path
 
 
@@ -59,6 +66,39 @@ def test_it_serves_http_and_sockets_until_a_signal_and_ends_with_0(number: int) 
         ("websocket", "completed"),
     ]
     assert "Traceback" not in err
+
+
+class Interrupted(ResponsesServer):
+    """A server whose owner is told to stop as soon as something has happened."""
+
+    happens: Callable[[], object]
+
+    def wait_for(self, predicate: Callable[[], Any], timeout: float = 5.0) -> Any:
+        self.happens()
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("end", ["completed", "dropped"])
+def test_what_ended_just_before_the_stop_or_by_it_is_told(end: str) -> None:
+    out, err = io.StringIO(), io.StringIO()
+    answer = "Done." if end == "completed" else hold(threading.Event(), "Never.", after_events=1)
+    server = Interrupted(answer)
+    with ExitStack() as closing:
+
+        def turn() -> None:
+            client = closing.enter_context(connect(server.websocket_url, proxy=None))
+            client.send(json.dumps({"type": "response.create", "model": "m", "input": "Hi"}))
+            while json.loads(client.recv())["type"] not in ("response.completed", "response.created"):
+                pass
+            if end == "completed":
+                ResponsesServer.wait_for(server, lambda: server.requests[0].status == end)
+
+        server.happens = turn
+        args = argparse.Namespace(host="127.0.0.1", port=0, json=False, quiet=False)
+        run_until_stopped(server, args, Console(out=out, err=err))
+    told, stopped = err.getvalue().splitlines()[-2:]
+    assert (told.split()[0], told.split()[-1]) == ("websocket", end)
+    assert stopped == "Stopped."
 
 
 def test_a_script_answers_in_order_and_ends_or_begins_again(tmp_path: Path) -> None:

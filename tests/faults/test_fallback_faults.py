@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import openai
 import pytest
 from faults.report import note
-from faults.world import OUTPUTS, eventually, tokens_of
+from faults.world import OUTPUTS, tokens_of
 from langchain_core.messages import HumanMessage, ToolMessage
 from pairs import http_model, outcome
+from waiting import eventually
 
 from langchain_ws_responses.testing import calls, drop, error, hold, tool_call
 

@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Any
 import openai
 import pytest
 from faults.report import note
-from faults.world import EVENTS, eventually
+from faults.world import EVENTS
 from langchain_core.messages import HumanMessage
 from transport_kit import on_io
+from waiting import eventually
 
 from langchain_ws_responses import (
     ChatOpenAIWebSocket,

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 import openai
 import pytest
 from faults.report import WAYS, note, same
-from faults.world import Cell, Running, World, eventually, tokens_of
+from faults.world import Cell, Running, World, tokens_of
 from langchain_core.messages import HumanMessage
 from pairs import http_model, outcome
+from waiting import until_lost
 
 from langchain_ws_responses import Phase, Replay, ServerEventError
 from langchain_ws_responses.errors import ConnectionLost, MessageTooLarge, ProtocolViolation
@@ -79,6 +80,7 @@ def test_a_lost_response_costs_one_full_resend(world: World, where: str, way: st
     if where == "after reconnect":
         cell.check_sibling(survives=True)
         world.server.drop_connections(code=1000)
+        until_lost(cell.manager)
     answer = cell.check_answer(cell.start(), resends=1)
     how = answer.response_metadata["transport"]
     assert (how["mode"], how["reason"]) == ("full", "previous_response_not_found")
@@ -118,7 +120,7 @@ def test_the_lifetime_ends_while_idle(world: World, way: str) -> None:
     cell = world.cell(way=way)
     cell.begin(sibling=False)
     world.server.age(minutes=61)
-    eventually(lambda: not cell.manager.stats().connections_open, "the end is noticed")
+    until_lost(cell.manager)
     answer = cell.check_answer(cell.start(), resends=0)
     cell.check_next(answer)
     cell.check_dials(2)

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import openai
 import pytest
 from faults.report import WAYS, note, same
-from faults.world import Cell, Running, eventually
+from faults.world import Cell, Running
+from waiting import until_lost
 
 from langchain_ws_responses import Phase, Replay
 from langchain_ws_responses.errors import ConnectionLost, TurnTimeout
@@ -144,7 +145,7 @@ def test_an_idle_socket_is_lost(world: World, kind: str, way: str) -> None:
     cell.begin(sibling=False)
     if kind in ("RST", "FIN without a close frame"):
         world.proxy.cut("reset" if kind == "RST" else "end")
-        eventually(lambda: not cell.manager.stats().connections_open, "the loss is noticed")
+        until_lost(cell.manager)
         turn = cell.start()
     else:
         turn = strike(cell, "idle")
@@ -325,7 +326,7 @@ def test_without_storage_a_loss_costs_a_full_send(world: World, phase: str, way:
     world_strike = by_network(Fault(kind="reset"))
     if phase == "idle":
         world.proxy.cut()
-        eventually(lambda: not cell.manager.stats().connections_open, "the loss is noticed")
+        until_lost(cell.manager)
         turn = cell.start()
     else:
         turn = world_strike(cell, phase)

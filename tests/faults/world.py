@@ -17,6 +17,7 @@ from typing import Any
 
 import openai
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage, ToolMessage
+from waiting import BOUND, eventually
 
 from langchain_ws_responses import (
     ChatOpenAIWebSocket,
@@ -38,19 +39,10 @@ from langchain_ws_responses.testing import (
 )
 
 KEY = "sk-test-3f9a51c7"
-BOUND = 12.0  # seconds that any turn may take on a slow machine; a hang takes for ever
 OUTPUTS = {"call_a": "the output of a", "call_b": "the output of b"}
 EVENTS = {"sent": 0, "created": 2, "text": 5, "arguments": 4, "end": 99}
 _TAG = re.compile(r"«([^»]+)»")
 _TOKEN = re.compile(r"<([^/>]+)/(\d+)/(\d+)>")
-
-
-def eventually(predicate: Callable[[], Any], what: str = "") -> None:
-    """Waits for something that no event tells of."""
-    deadline, pause = time.monotonic() + BOUND, threading.Event()
-    while not predicate():
-        assert time.monotonic() < deadline, f"it never happened: {what}"
-        pause.wait(0.001)
 
 
 class Gate:

@@ -19,6 +19,7 @@ from langchain_core.runnables import ConfigurableField
 from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI
 from pairs import KEY, WAYS, bare, http_model, outcome, run, settings_of, socket_model, without_ids
+from waiting import until_lost
 
 from langchain_ws_responses import ChatOpenAIWebSocket, ConnectionManager, response_link
 from langchain_ws_responses.testing import ResponsesServer, error, reasoning, text, tool_call
@@ -415,6 +416,7 @@ def test_encrypted_reasoning_is_asked_for_where_nothing_is_stored(manager: Conne
             "reasoning.encrypted_content",
         ]
         server.drop_connections()
+        until_lost(manager)
         model.invoke([HumanMessage("First?"), first, HumanMessage("Second?")])
         full = server.requests[1]
         assert not full.is_delta

@@ -13,6 +13,7 @@ from langchain_core.tools import tool
 from langchain_openai import AzureChatOpenAI, ChatOpenAI
 from pairs import KEY, WAYS, run, settings_of, socket_model
 from pydantic import SecretStr, ValidationError
+from waiting import until_lost
 
 from langchain_ws_responses import ChatOpenAIWebSocket, ConnectionManager, Limits, with_websocket
 from langchain_ws_responses.testing import ResponsesServer, drop
@@ -108,6 +109,7 @@ def test_auto_goes_on_over_http_where_the_mode_is_not_offered(
         assert kinds(server) == ["websocket"]
         server.config.refuse_upgrade = status
         server.drop_connections(code=1001)
+        until_lost(manager)
         answers = run(model, way, history)
         assert "".join(answer.text for answer in answers) == "Fine."
         assert kinds(server)[1:] == ["http"]
@@ -130,6 +132,7 @@ def test_auto_falls_back_with_the_full_input_where_nothing_is_stored(
         history: list[Any] = [HumanMessage("First?"), model.invoke("First?"), HumanMessage("Second?")]
         server.config.refuse_upgrade = 426
         server.drop_connections(code=1001)
+        until_lost(manager)
         assert model.invoke(history).text == "Fine."
         assert [request.is_delta for request in server.requests if request.transport == "http"] == [False]
         assert not server.requests[-1].is_delta

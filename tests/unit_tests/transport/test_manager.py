@@ -17,6 +17,7 @@ import pytest
 from blockbuster import BlockBuster
 from transport_kit import Box, Events, Turn, answer_all, deaf, endpoint_of, frame, on_io, raw_server, run
 from transport_kit import websocket_server as tiny_server
+from waiting import eventually
 
 from langchain_ws_responses._protocol.limits import Limits, Profile, RetryPolicy
 from langchain_ws_responses._transport import pool
@@ -443,6 +444,25 @@ def test_answers_that_wait_to_be_read_count_until_nobody_can_read_them(make_mana
         gc.collect()
         on_io(lambda: None)
         assert manager.stats().buffered_bytes == 0
+
+
+@pytest.mark.parametrize("over", [True, False])
+def test_what_an_abandoned_turn_was_given_does_not_count_although_it_is_kept(
+    make_manager: Make, over: bool
+) -> None:
+    manager, go = make_manager(), threading.Event()
+    answer = text("x" * 50_000, ["x" * 50_000])
+    with ResponsesServer(answer if over else hold(go, answer, after_events=5)) as server:
+        turn = Turn(manager, endpoint_of(server)).send()
+        eventually(lambda: turn.ticket.done if over else turn.ticket.events == 5, "the events came")
+        on_io(lambda: None)
+        assert manager.stats().buffered_bytes > 50_000
+        manager.abandon(turn.ticket)
+        assert on_io(lambda: manager.stats().buffered_bytes) == 0
+        go.set()
+        eventually(lambda: manager.stats().in_flight == 0, "its lane drains")
+        assert on_io(lambda: manager.stats().buffered_bytes) == 0
+        assert turn.box.empty()
 
 
 # -- callers of every kind
