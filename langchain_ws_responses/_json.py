@@ -54,7 +54,9 @@ def dumps(value: Any) -> bytes:
     try:
         text = orjson.dumps(value, _default, _OPTIONS)
         if not _has_nan(value, text):
-            return text
+            # `orjson` leaves its buffer as it grew, five times the text where that holds a long string; a request may
+            # wait for its lane with hundreds of others.
+            return bytes(memoryview(text))
     except orjson.JSONEncodeError:
         pass
     return json.dumps(value, default=_default, separators=(",", ":"), allow_nan=False).encode()

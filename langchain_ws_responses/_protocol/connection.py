@@ -27,6 +27,7 @@ from .events import (
     is_output,
     lane_last,
     names_no_lane,
+    response_id,
 )
 from .lanes import Lane, LaneInput, LaneState, LocalProtocolError
 from .limits import Profile
@@ -352,12 +353,12 @@ class ResponsesProtocol:
             lane.advance(LaneInput.EVENT)
             lane.events += 1
             return Received(frame=frame, lane=lane, deliver=deliver)
-        response_id = _id(frame.response) or lane.response_id
+        latest = response_id(frame) or lane.response_id
         lane.events += 1
         self._end(lane, now)
-        if kind is not EventKind.FAILED and response_id is not None:
-            lane.latest = response_id
-            self._holders[response_id] = lane
+        if kind is not EventKind.FAILED and latest is not None:
+            lane.latest = latest
+            self._holders[latest] = lane
         # Somebody else steered it: a successor that nobody here asked for comes on this lane, before any other answer.
         return Received(frame=frame, lane=lane, deliver=deliver, ended=True, retire=steered)
 
@@ -442,8 +443,3 @@ def _is_steered(frame: Frame) -> bool:
         return False
     details = frame.response.get("incomplete_details")
     return isinstance(details, dict) and details.get("reason") == "steered"
-
-
-def _id(response: dict[str, Any]) -> str | None:
-    value = response.get("id")
-    return value if isinstance(value, str) and value else None

@@ -29,6 +29,7 @@ __all__ = [
     "is_output",
     "lane_last",
     "names_no_lane",
+    "response_id",
 ]
 
 
@@ -266,17 +267,46 @@ def created_id(frame: Frame, *, parent: bool) -> tuple[str | None, bool]:
         FrameError: The frame is not a JSON object.
     """
     raw = frame.raw
-    if len(raw) > PARSED_AT_ONCE:
-        at = raw.find(_RESPONSE_ID)
-        stop = raw.find(b'"', at + len(_RESPONSE_ID))
-        value = raw[at + len(_RESPONSE_ID) : stop]
-        plain = 0 < at < stop and raw.find(b"{", 1, at) < 0 and b"\\" not in value
-        if plain and value and (not parent or raw.count(_PARENT_KEY) == raw.count(_PARENT_NAMED)):
-            return value.decode("utf-8", "replace"), True
+    value = _id_at_head(raw)
+    if value and (not parent or raw.count(_PARENT_KEY) == raw.count(_PARENT_NAMED)):
+        return value, True
     response = frame.response
-    found = response.get("id")
     named = not parent or response.get("previous_response_id", "") is not None
-    return found if isinstance(found, str) and found else None, named
+    return _text_id(response), named
+
+
+def response_id(frame: Frame) -> str | None:
+    """Reads the id of the response in a terminal event, without parsing a long one.
+
+    Whoever reads the answer parses it and drops it again. Parsed here it would wait for that as some hundred objects,
+    several times as large as the frame.
+
+    Args:
+        frame: The frame.
+
+    Returns:
+        The id, or None where the event has none.
+
+    Raises:
+        FrameError: The frame is not a JSON object.
+    """
+    return _id_at_head(frame.raw) or _text_id(frame.response)
+
+
+def _id_at_head(raw: bytes) -> str | None:
+    """The response's id in a long frame that has it where servers write it; None where only parsing would tell."""
+    if len(raw) <= PARSED_AT_ONCE:
+        return None
+    at = raw.find(_RESPONSE_ID)
+    stop = raw.find(b'"', at + len(_RESPONSE_ID))
+    value = raw[at + len(_RESPONSE_ID) : stop]
+    plain = 0 < at < stop and raw.find(b"{", 1, at) < 0 and b"\\" not in value
+    return value.decode("utf-8", "replace") if plain else None
+
+
+def _text_id(response: Mapping[str, Any]) -> str | None:
+    found = response.get("id")
+    return found if isinstance(found, str) and found else None
 
 
 def decode(raw: bytes | str, *, loads: Callable[[bytes], Any] = json.loads) -> Frame:

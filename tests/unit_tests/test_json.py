@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import json
 import math
+import tracemalloc
 from datetime import datetime, timezone
 from typing import Any
 
@@ -45,6 +46,18 @@ def test_what_is_written_is_read_back_by_the_standard_library(value: Any) -> Non
 
 def test_the_text_is_compact_and_utf_8() -> None:
     assert dumps({"a": [1, "é"], "b": None}) == '{"a":[1,"é"],"b":null}'.encode()
+
+
+def test_a_text_that_waits_holds_no_more_memory_than_it_needs() -> None:
+    value = {"output": 4096 * "a"}
+    dumps(value)
+    tracemalloc.start()
+    try:
+        kept = [dumps(value) for _ in range(50)]
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < 1.1 * sum(map(len, kept))
 
 
 @pytest.mark.parametrize(

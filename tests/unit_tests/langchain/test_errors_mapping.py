@@ -13,6 +13,7 @@ from pairs import KEY, WAYS, http_model, outcome, socket_model
 from pydantic import ValidationError
 
 from langchain_ws_responses import ChatOpenAIWebSocket, failure_of
+from langchain_ws_responses._protocol.events import PARSED_AT_ONCE
 from langchain_ws_responses.errors import ConfigurationError, HandshakeRejected, ProtocolViolation
 from langchain_ws_responses.testing import ResponsesServer, error, failed, incomplete, raw
 
@@ -218,6 +219,15 @@ BROKEN = {
     "binary": [b"\xff\xfe" + KEY.encode()],
     "broken delta": [CREATED, '{"type":"response.output_text.delta","delta":"' + KEY + '",,}'],
     "broken end": [CREATED, '{"type":"response.completed","response":{"id":"' + KEY + '",,}}'],
+    # Long ones are read only by whoever waits for them.
+    "broken long end": [
+        CREATED,
+        '{"type":"response.completed","response":{"id":"'
+        + KEY
+        + '","tools":"'
+        + PARSED_AT_ONCE * "t"
+        + '",,}}',
+    ],
 }
 
 

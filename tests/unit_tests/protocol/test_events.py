@@ -22,6 +22,7 @@ from langchain_ws_responses._protocol.events import (
     is_output,
     lane_last,
     names_no_lane,
+    response_id,
     retry_after,
 )
 from langchain_ws_responses._types import FailureKind, Phase
@@ -224,6 +225,26 @@ def test_a_short_echo_is_parsed_and_a_broken_one_is_told_where_it_is_parsed() ->
         created_id(decode('{"type":"response.created","response":{"id":"resp_1",}}'), parent=True)
     with pytest.raises(FrameError):
         created_id(decode(_created(',"response": {"id":"resp_1"', end="}")), parent=True)
+
+
+def test_the_id_of_a_long_answer_is_found_without_parsing_it() -> None:
+    raw = _created().replace(b"response.created", b"response.completed")
+    assert response_id(decode(raw, loads=never)) == "resp_1"
+
+
+@pytest.mark.parametrize(
+    ("head", "found"),
+    [
+        (',"a":{"a":1,"response":{"id":"no"}},"response":{"id":"resp_1"', "resp_1"),
+        (r',"response":{"id":"resp\u005f1"', "resp_1"),
+        (',"response":{"object":"response"', None),
+        (',"response":{"id":""', None),
+        (',"response":{"id":7', None),
+    ],
+)
+def test_the_id_of_an_answer_is_parsed_where_it_is_not_certain(head: str, found: str | None) -> None:
+    assert response_id(decode(_created(head).replace(b".created", b".completed"))) == found
+    assert response_id(decode(f'{{"type":"response.completed"{head}}}}}')) == found
 
 
 _TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=6) | st.sampled_from(
