@@ -135,7 +135,8 @@ class Console:
             raise _OutputClosed from None
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
+    """Makes the parser, and one for each command."""
     common = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     group = common.add_argument_group("output")
     group.add_argument("--json", action="store_true", help="print one JSON object; progress goes to stderr")
@@ -150,8 +151,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"langchain-ws-responses {__version__}")
     commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND")
+    each: dict[str, argparse.ArgumentParser] = {}
     for name, (summary, _) in _COMMANDS.items():
-        command = commands.add_parser(
+        each[name] = command = commands.add_parser(
             name,
             help=summary,
             description=f"{summary[0].upper()}{summary[1:]}.",
@@ -159,7 +161,7 @@ def _parser() -> argparse.ArgumentParser:
             allow_abbrev=False,
         )
         _command(name).configure(command)
-    return parser
+    return parser, each
 
 
 def _command(name: str) -> Command:
@@ -204,8 +206,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         SystemExit: From argparse: after `--help` and `--version`, or with 2 after wrong arguments.
     """
     _forgiving(sys.stdout, sys.stderr)
-    parser = _parser()
-    args = parser.parse_args(argv)
+    parser, each = _parser()
+    args, unknown = parser.parse_known_args(argv)
+    if unknown:  # argparse would show the usage of the program, not of the command
+        each.get(args.command, parser).error(f"unrecognized arguments: {' '.join(unknown)}")
     if args.command is None:
         parser.print_help(sys.stderr)
         return 2

@@ -31,8 +31,12 @@ def run(args: argparse.Namespace, console: Console) -> int:
     except NotATrace as exc:
         raise UsageError(str(exc)) from exc
     except OSError as exc:
-        raise UsageError(f"cannot read {args.file}: {exc.strerror}.") from exc
-    if trace.skipped:
+        raise UsageError(
+            f"cannot read {args.file}: {exc.strerror}. Name the file that LANGCHAIN_WS_RESPONSES_TRACE named while "
+            "your program ran."
+        ) from exc
+    # The text says it itself.
+    if trace.skipped and (args.json or args.html is not None):
         console.note(f"skipped {trace.skipped} line(s) that could not be read")
     if args.html is not None:
         from .._inspect.page import as_page
@@ -40,7 +44,9 @@ def run(args: argparse.Namespace, console: Console) -> int:
         try:
             args.html.write_text(as_page(trace, args.file.name), encoding="utf-8", errors="replace")
         except OSError as exc:
-            raise CommandError(f"cannot write {args.html}: {exc.strerror}.") from exc
+            raise CommandError(
+                f"cannot write {args.html}: {exc.strerror}. Name a file in a folder that is there and yours."
+            ) from exc
         console.note(f"wrote {args.html}: open it in a browser")
     if args.json:
         from .._inspect.totals import as_json

@@ -161,7 +161,7 @@ async def _tls(target: Target, proxy: SplitResult | None, timeout: float) -> Che
     try:
         shown = await certificate(target.endpoint, proxy, timeout)
     except ssl.SSLCertVerificationError as exc:
-        why = f"the certificate was refused: {exc.verify_message or 'verification failed'}"
+        why = f"the certificate was refused: {(exc.verify_message or 'verification failed').rstrip('.')}"
         raise _Stopped(Check("tls", "FAIL", why, advice_for(_BAD_CERTIFICATE))) from None
     except ssl.SSLError as exc:
         why, advice = (

@@ -34,6 +34,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, console: Console) -> int:
     """Replays until it is told to stop."""
+    if args.file.is_dir():
+        raise UsageError(f"{args.file} is a folder. Name a cassette.")
     if not args.file.is_file():
         raise UsageError(f"there is no cassette {args.file}. Write one with `record {args.file}`.")
     from ..testing import CassetteError, ReplayServer

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import os
+import socket
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -60,10 +62,7 @@ def run_until_stopped(
     try:
         server.start()
     except OSError as exc:
-        raise CommandError(
-            f"cannot listen on {args.host}:{args.port}: {exc.strerror or exc}. "
-            "Choose another port with --port, or a free one with --port 0."
-        ) from exc
+        raise CommandError(f"cannot listen on {args.host}:{args.port}: {_why_not(exc)}") from exc
     journal = _Journal(server, console, quiet=args.quiet, failures=failures)
     try:
         _announce(server, args, console, facts or {})
@@ -80,6 +79,16 @@ def run_until_stopped(
         console.note("Stopped.")
     finally:
         server.stop()
+
+
+def _why_not(exc: OSError) -> str:
+    """Says why an address cannot be listened on, and what to do."""
+    if isinstance(exc, socket.gaierror) or exc.errno == errno.EADDRNOTAVAIL:
+        why = exc.strerror if isinstance(exc, socket.gaierror) else os.strerror(errno.EADDRNOTAVAIL)
+        return f"{why}. Give --host an address of this machine, such as 127.0.0.1."
+    # asyncio puts a sentence with the address in the place of the system's words.
+    why = os.strerror(exc.errno) if exc.errno else str(exc)
+    return f"{why}. Choose another port with --port, or a free one with --port 0."
 
 
 def _announce(

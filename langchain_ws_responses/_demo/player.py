@@ -125,10 +125,17 @@ def _summary(steps: Sequence[Step]) -> str:
     compiled = [step for step in checks if step.output.startswith("compiles:")]
     broken = [step for step in checks if step.output.startswith("does not compile")]
     words = [str(step.args["text"]) for step in steps if step.name == "search"]
+    counted = len(checks) - len(compiled) - len(broken)
+    results = ((len(compiled), "compiled"), (len(broken), "did not compile"), (counted, "counted"))
+    told = ", ".join(f"{count} {result}" for count, result in results if count)
     return (
-        f"In {len(steps)} steps: searched for {', '.join(words)} "
-        f"({sum(int(match[1]) for match in found)} matching lines); "
-        f"read {lines} lines of {len({head['path'] for head in heads})} files; "
-        f"changed {changed} lines in the copy; ran {len(checks)} checks "
-        f"({len(compiled)} compile, {len(broken)} do not, {len(checks) - len(compiled) - len(broken)} counted)."
+        f"In {_some(len(steps), 'step')}: searched for {', '.join(words)} "
+        f"({_some(sum(int(match[1]) for match in found), 'matching line')}); "
+        f"read {_some(lines, 'line')} of {_some(len({head['path'] for head in heads}), 'file')}; "
+        f"changed {_some(changed, 'line')} in the copy; ran {_some(len(checks), 'check')}"
+        f"{f' ({told})' if told else ''}."
     )
+
+
+def _some(count: int, word: str) -> str:
+    return f"{count} {word}" if count == 1 else f"{count} {word}s"

@@ -96,11 +96,15 @@ def _sum(trace: Trace, bold: Callable[[str], str]) -> Iterator[str]:
         f"{every['full']} full, {_plural(every['warmup'], 'warm-up')}, {_plural(every['resend'], 'resend')}, "
         f"{every['http']} over HTTP"
     )
+    waits = []
+    if every["median_first_event"] is not None:
+        waits.append(f"first event after {human_seconds(every['median_first_event'])} (median)")
+    if (gap := human_gap(every["longest_gap"])) != "-":
+        waits.append(f"longest gap {gap}")
     yield (
         f"{human_bytes(every['bytes_sent'])} sent, {human_bytes(every['bytes_received'])} received over "
-        f"{_plural(every['connections'], 'connection')} and {_plural(every['lanes'], 'lane')}; "
-        f"first event after {human_seconds(every['median_first_event'])} (median), "
-        f"longest gap {human_gap(every['longest_gap'])}"
+        f"{_plural(every['connections'], 'connection')} and {_plural(every['lanes'], 'lane')}"
+        + (f"; {', '.join(waits)}" if waits else "")
     )
     if every["full_reasons"]:
         reasons = ", ".join(f"{printable(reason)} {count}" for reason, count in every["full_reasons"].items())

@@ -276,7 +276,8 @@ def _refusal(exc: Exception) -> Failure:
         kind, message = FailureKind.DIAL_TIMEOUT, "The connection was not ready in time."
     elif isinstance(exc, ssl.SSLCertVerificationError):
         error_type = CERTIFICATE_ERROR
-        message = f"The server's certificate was refused: {exc.verify_message or 'verification failed'}."
+        why = exc.verify_message or "verification failed"
+        message = f"The server's certificate was refused: {why.rstrip('.')}."
     elif isinstance(exc, ssl.SSLError):
         message = f"TLS failed: {exc.reason or type(exc).__name__}."
     elif isinstance(exc, InvalidProxy):

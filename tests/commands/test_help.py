@@ -63,7 +63,16 @@ def test_a_flag_that_does_not_exist_is_named(name: str, capsys: pytest.CaptureFi
     code, out, err = asked(capsys, name, "--jsno")
     assert (code, out) == (2, "")
     assert "Traceback" not in err
-    assert "usage:" in err
+    # The usage is that of the command, so that its flags can be seen.
+    assert err.startswith(f"usage: python -m langchain_ws_responses {name} [-h]")
+    assert "--jsno" in err or "required: FILE" in err
+
+
+def test_a_flag_without_a_command_gets_the_usage_of_the_program(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = asked(capsys, "--jsno")
+    assert (code, out) == (2, "")
+    assert err.startswith("usage: python -m langchain_ws_responses [-h]")
+    assert "unrecognized arguments: --jsno" in err
 
 
 def test_help_loads_nothing_heavy() -> None:

@@ -163,9 +163,28 @@ def test_a_port_in_use_says_so() -> None:
         done = run("serve", "--port", port)
     assert done.returncode == 1
     assert done.stdout == ""
-    assert f"cannot listen on 127.0.0.1:{port}" in done.stderr
+    assert f"cannot listen on 127.0.0.1:{port}: Address already in use. Choose another port" in done.stderr
     assert "--port 0" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "nowhere.invalid"])
+def test_an_address_of_another_machine_says_so(
+    host: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from langchain_ws_responses._cli import main
+
+    if not host[0].isdigit():
+
+        def unknown(*_args: object, **_kwargs: object) -> None:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+        monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    assert main(["serve", "--host", host, "--port", "0"]) == 1
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert "Give --host an address of this machine" in shown.err
+    assert "another port" not in shown.err
 
 
 @pytest.mark.parametrize(

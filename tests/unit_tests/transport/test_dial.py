@@ -367,6 +367,8 @@ def test_a_certificate_that_nobody_vouches_for_is_refused(authority: trustme.CA)
         assert server.requests == [], "the key was not sent"
     assert failure.kind is FailureKind.DIAL_FAILED
     assert "certificate was refused" in failure.message
+    assert failure.message.endswith(".")
+    assert not failure.message.endswith("..")  # OpenSSL ends some of its reasons with a full stop itself
 
 
 def test_an_own_ssl_context_is_used(authority: trustme.CA) -> None:
@@ -393,6 +395,8 @@ def test_the_host_name_is_checked(authority: trustme.CA) -> None:
         failure = failing(to(server), ssl_context=context)
         assert server.requests == []
     assert "certificate was refused" in failure.message
+    assert failure.message.endswith(".")
+    assert not failure.message.endswith("..")  # OpenSSL ends some of its reasons with a full stop itself
 
 
 # -- proxies
