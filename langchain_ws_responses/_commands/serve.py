@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 __all__ = ["configure", "run"]
 
+# It may run for days: neither records nor stored responses may grow without end.
+_KEEP = 1000
+
 
 def _status(value: str) -> int:
     if not value.isascii() or not value.isdecimal() or not 200 <= int(value) <= 599:
@@ -98,7 +101,7 @@ def _server(args: argparse.Namespace) -> ResponsesServer:
 
     return ResponsesServer(
         *script, answer=answer, host=args.host, port=args.port, api_key=key, lanes=not args.no_lanes,
-        lifetime=args.lifetime, event_delay=args.event_delay, refuse_upgrade=args.refuse_upgrade,
+        lifetime=args.lifetime, event_delay=args.event_delay, refuse_upgrade=args.refuse_upgrade, keep=_KEEP,
     )  # fmt: skip
 
 

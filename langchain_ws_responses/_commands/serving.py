@@ -117,8 +117,9 @@ class _Journal:
 
     def has_news(self) -> bool:
         """Whether there is something to tell."""
-        new = self._server.requests[self._known :]
-        known = self._known + len(new)
+        # By their numbers: the server may have forgotten older ones.
+        new = [request for request in self._server.requests.copy() if request.number > self._known]
+        known = max([self._known, *(request.number for request in new)])
         # Both or neither: Ctrl-C may come between any two calls.
         self._open, self._known = self._open + new, known
         return bool(self._ended()) or len(self._failures()) > self._told

@@ -23,11 +23,7 @@ from langchain_ws_responses.testing._events import (
 from langchain_ws_responses.testing._gate import AdjustableClock, Gate
 from langchain_ws_responses.testing._insert import InsertingSink
 from langchain_ws_responses.testing._plan import Plan, unwrap
-from langchain_ws_responses.testing._records import (
-    RecordedConnection,
-    RecordedHandshake,
-    RecordedRequest,
-)
+from langchain_ws_responses.testing._records import RecordedRequest, Records
 from langchain_ws_responses.testing._script import (
     Answer,
     ErrorAnswer,
@@ -93,6 +89,7 @@ class Config:
     event_delay: float = 0.0
     event_gate: EventGate | None = None
     max_message_size: int = 64 * 2**20
+    keep: int | None = None
     # Whether input is refused that the model could not be given; a recording was accepted once.
     strict: bool = True
     compact: Callable[[RecordedRequest], tuple[int, Any]] | None = None
@@ -141,9 +138,7 @@ class Engine:
         self.clock = clock
         self.changed = changed
         self.store = Store()
-        self.requests: list[RecordedRequest] = []
-        self.connections: list[RecordedConnection] = []
-        self.handshakes: list[RecordedHandshake] = []
+        self.records = Records()
         self.failures: list[BaseException] = []
         self.unscripted: list[RecordedRequest] = []
         self.taken = 0
@@ -156,7 +151,10 @@ class Engine:
 
     def record(self, request: RecordedRequest) -> None:
         """Writes a request down, before anything is answered."""
-        self.requests.append(request)
+        self.records.request(request)
+        if (keep := self.config.keep) is not None:
+            self.records.forget(keep)
+            self.store.shrink(keep)
         self.changed()
 
     async def run(self, turn: Turn) -> None:
@@ -232,9 +230,8 @@ class Engine:
             return self.script.popleft()
         if self.scripted and self.config.answer is None:
             self.unscripted.append(request)
-            number = 1 + self.requests.index(request)
             message = (
-                f"The script of this server has no answer left for request {number} ({summary(request)}). "
+                f"The script of this server has no answer left for request {request.number} ({summary(request)}). "
                 "Add one with `add`."
             )
             raise ApiError(400, "script_exhausted", message)

@@ -133,17 +133,17 @@ class LocalServer:
     @property
     def requests(self) -> list[RecordedRequest]:
         """Every create and compaction of every transport, in order of arrival."""
-        return self._engine.requests
+        return self._engine.records.requests
 
     @property
     def connections(self) -> list[RecordedConnection]:
         """Every accepted WebSocket, in order."""
-        return self._engine.connections
+        return self._engine.records.connections
 
     @property
     def handshakes(self) -> list[RecordedHandshake]:
         """Every attempt to upgrade, in order."""
-        return self._engine.handshakes
+        return self._engine.records.handshakes
 
     def wait_for(self, predicate: Callable[[], T], timeout: float = 5.0) -> T:
         """Waits until the records satisfy `predicate`, without polling.

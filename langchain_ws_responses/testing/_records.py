@@ -10,7 +10,7 @@ from langchain_ws_responses.testing._describe import text_of, transcript
 from langchain_ws_responses.testing._events import Item
 from langchain_ws_responses.testing._state import Node
 
-__all__ = ["RecordedConnection", "RecordedHandshake", "RecordedRequest"]
+__all__ = ["RecordedConnection", "RecordedHandshake", "RecordedRequest", "Records"]
 
 Transport = Literal["websocket", "http", "sse"]
 Mode = Literal["full", "delta", "warm_up"]
@@ -37,6 +37,7 @@ class RecordedRequest:
         error_code: The code of the error that ended it.
         from_memory: Whether the continued response came from the connection's memory.
         compacted: Whether server-side compaction ran.
+        number: 1 for the first that the server got.
     """
 
     transport: Transport
@@ -54,6 +55,7 @@ class RecordedRequest:
     error_code: str | None = None
     from_memory: bool = False
     compacted: bool = False
+    number: int = 0
     parent: Node | None = field(default=None, repr=False)
     resolved: list[Item] | None = field(default=None, repr=False)
 
@@ -183,3 +185,43 @@ class RecordedHandshake:
     path: str = field(repr=False)
     at: float
     connection: str | None = None
+
+
+class Records:
+    """Everything that came, in order.
+
+    Attributes:
+        requests: Requests.
+        connections: Accepted WebSockets.
+        handshakes: Attempts to upgrade.
+    """
+
+    def __init__(self) -> None:
+        self.requests: list[RecordedRequest] = []
+        self.connections: list[RecordedConnection] = []
+        self.handshakes: list[RecordedHandshake] = []
+        self._asked = self._accepted = 0
+
+    def request(self, record: RecordedRequest) -> None:
+        """Adds a request, which gets its number."""
+        self._asked += 1
+        record.number = self._asked
+        self.requests.append(record)
+
+    def connection(self, headers: Mapping[str, str], at: float, path: str) -> RecordedConnection:
+        """Adds a connection, which gets its name."""
+        self._accepted += 1
+        record = RecordedConnection(f"conn_{self._accepted}", headers, at, path)
+        self.connections.append(record)
+        return record
+
+    def forget(self, keep: int) -> None:
+        """Drops what is over, the oldest first, where there is more than `keep` of a kind."""
+        # In place, as others hold these lists; each is looked at from its beginning, where what is over stands.
+        for asked in self.requests[: max(0, len(self.requests) - keep)]:
+            if asked.status not in ("queued", "in_progress"):
+                self.requests.remove(asked)
+        for connection in self.connections[: max(0, len(self.connections) - keep)]:
+            if not connection.open:
+                self.connections.remove(connection)
+        del self.handshakes[: max(0, len(self.handshakes) - keep)]

@@ -126,7 +126,7 @@ class ReplayServer(ResponsesServer):
         return None
 
     def _explain(self, request: RecordedRequest, candidates: list[int], now: Mapping[str, Any]) -> str:
-        which = f"Request {1 + self.requests.index(request)} is not in the cassette {self.path}."
+        which = f"Request {request.number} is not in the cassette {self.path}."
         if not candidates:
             words = self._secrets.text(summary(request))
             return f"{which} All recorded answers were given already; it is {words}."

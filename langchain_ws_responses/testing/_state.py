@@ -91,6 +91,15 @@ class Store:
         """Deletes a response; says whether it was there."""
         return self._responses.pop(response_id, None) is not None
 
+    def shrink(self, keep: int) -> None:
+        """Deletes the oldest responses, with the items that came with them, beyond `keep`."""
+        for response_id in list(self._responses)[: max(0, len(self._responses) - keep)]:
+            gone = self._responses.pop(response_id)
+            for item in (*gone.input, *(gone.response.get("output") or ())):
+                item_id = item.get("id")
+                if isinstance(item_id, str) and self._items.get(item_id) is item:
+                    del self._items[item_id]
+
     def clear(self) -> None:
         """Deletes everything."""
         self._responses.clear()

@@ -94,10 +94,7 @@ class WebSocketPeer:
         self._protocol.send_response(response)
         accepted = response.status_code == 101
         if accepted:
-            self.record = RecordedConnection(
-                f"conn_{len(engine.connections) + 1}", self._headers, engine.clock(), request.path
-            )
-            engine.connections.append(self.record)
+            self.record = engine.records.connection(self._headers, engine.clock(), request.path)
         self._shook(request.path, response.status_code)
         await self._flush()
         return accepted
@@ -105,7 +102,7 @@ class WebSocketPeer:
     def _shook(self, path: str, status: int) -> None:
         name = None if self.record is None else self.record.id
         shake = RecordedHandshake(self._headers, status, path, self._engine.clock(), name)
-        self._engine.handshakes.append(shake)
+        self._engine.records.handshakes.append(shake)
         self._engine.changed()
 
     async def admit(self, path: str, headers: Mapping[str, str]) -> None:

@@ -45,6 +45,7 @@ class ResponsesServer(LocalServer):
         event_delay: Seconds between events.
         event_gate: A gate before every event, or a function from request and event to a gate or `None`.
         max_message_size: Larger frames are closed with 1009.
+        keep: Records of each kind, and stored responses, to keep; beyond it the oldest are forgotten. `None` keeps all.
 
     Example:
         ```python
@@ -73,10 +74,11 @@ class ResponsesServer(LocalServer):
         event_delay: float = 0.0,
         event_gate: EventGate | None = None,
         max_message_size: int = 64 * 2**20,
+        keep: int | None = None,
     ) -> None:
         config = Config(
             answer, api_key, lanes, concurrent, max_in_flight, max_lanes, lifetime, warm_up, model_check,
-            refuse_upgrade, dict(refuse_headers or {}), event_delay, event_gate, max_message_size,
+            refuse_upgrade, dict(refuse_headers or {}), event_delay, event_gate, max_message_size, keep,
         )  # fmt: skip
         super().__init__(config, [as_answer(item) for item in answers], host, port, clock)
 
@@ -118,10 +120,7 @@ class ResponsesServer(LocalServer):
             AssertionError: There was one; the message says which.
         """
         if self._engine.unscripted:
-            lines = [
-                f"  request {1 + self.requests.index(request)}: {summary(request)}"
-                for request in self._engine.unscripted
-            ]
+            lines = [f"  request {request.number}: {summary(request)}" for request in self._engine.unscripted]
             raise AssertionError("\n".join(["No answer was scripted for:", *lines]))
 
     # -- things that happen to a server

@@ -19,7 +19,7 @@ from websockets.sync.client import connect
 
 from langchain_ws_responses._cli import Console
 from langchain_ws_responses._commands.script import _FORMS, answer_of, load_script
-from langchain_ws_responses._commands.serving import run_until_stopped
+from langchain_ws_responses._commands.serving import _Journal, run_until_stopped
 from langchain_ws_responses.testing import Answer, ResponsesServer, hold
 
 if TYPE_CHECKING:
@@ -278,3 +278,14 @@ def test_every_form_in_the_docs_is_an_answer(project: Path) -> None:
 def test_an_inner_answer_is_checked_too() -> None:
     with pytest.raises(TypeError, match="'shout' is no answer"):
         answer_of({"drop": 1, "answer": {"shout": "x"}})
+
+
+def test_lines_go_on_after_the_server_has_forgotten_older_requests() -> None:
+    err = io.StringIO()
+    with ResponsesServer(keep=2) as server:
+        journal = _Journal(server, Console(out=io.StringIO(), err=err), quiet=False, failures=list)
+        for told in (2, 4):
+            for _ in range(3):  # one more than it keeps
+                ask(server.base_url, "Hi")
+            journal.tell()
+            assert err.getvalue().count("completed") == told

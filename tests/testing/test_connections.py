@@ -8,7 +8,7 @@ import threading
 from typing import Any
 
 import pytest
-from testing.wire_client import Socket, open_socket, user
+from testing.wire_client import Socket, open_socket, post, user
 from websockets.asyncio.client import connect as aconnect
 from websockets.exceptions import ConnectionClosed, ConnectionClosedError, InvalidStatus
 from websockets.sync.client import connect
@@ -269,3 +269,38 @@ def test_frames_that_are_no_create_get_an_error_and_the_socket_lives(frame: str)
         ws.connection.send(frame)
         assert ws.recv()["type"] == "error"
         assert ws.say(input="hi")["status"] == "completed"
+
+
+def test_what_is_over_is_forgotten_beyond_what_is_kept() -> None:
+    with ResponsesServer(keep=2) as server:
+        ids = [post(server, input=f"question {number}")[1]["id"] for number in range(5)]
+        assert [request.last_user_text for request in server.requests] == ["question 3", "question 4"]
+        assert [request.number for request in server.requests] == [4, 5]
+        # Who continues a forgotten response is told so, as by a service that has lost it; the newest are there.
+        status, body, _ = post(server, input="more", previous_response_id=ids[0])
+        assert (status, body["error"]["code"]) == (400, "previous_response_not_found")
+        assert post(server, input="more", previous_response_id=ids[4])[0] == 200
+        for _ in range(4):
+            with open_socket(server):
+                pass
+        server.wait_for(lambda: len(server.connections) == 4)
+        server.wait_for(lambda: not any(record.open for record in server.connections))
+        with open_socket(server) as ws:
+            ws.say(input="hi")
+            assert [record.id for record in server.connections] == ["conn_4", "conn_5"]
+            assert [shake.connection for shake in server.handshakes] == ["conn_4", "conn_5"]
+
+
+def test_what_goes_on_is_not_forgotten() -> None:
+    gate = threading.Event()
+    with ResponsesServer(hold(gate, "slow", after_events=1), keep=1, answer=lambda _: "quick") as server:
+        with open_socket(server) as ws:
+            ws.send(input="long")
+            ws.until("response.created")
+            for _ in range(3):
+                assert post(server, input="short")[0] == 200
+            assert [request.number for request in server.requests] == [1, 4]
+            gate.set()
+            assert ws.until("response.completed")["response"]["output"][0]["content"][0]["text"] == "slow"
+        assert post(server, input="short")[0] == 200
+        assert [request.number for request in server.requests] == [5]
