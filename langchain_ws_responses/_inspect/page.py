@@ -75,7 +75,7 @@ def as_page(trace: Trace, name: str) -> str:
         "its row. The pale strip on top of a bar is the wait for the first event. Arrows lead from a failed attempt "
         "to the next one; a fork continues a response on another lane; long pauses are cut.</p></section>\n"
         f"{_table(trace)}\n{_reasons(every)}\n</main>\n"
-        f"<footer>langchain-ws-responses {escape(__version__)}. A trace holds no content, no key and no response id."
+        f"<footer>langchain-ws-responses {escape(__version__)}. This page holds no content, no key and no response id."
         '</footer>\n<div id="tip" role="tooltip" hidden></div>\n'
         f"<script>{script}</script>\n</body></html>\n"
     )
@@ -104,7 +104,7 @@ def _cards(trace: Trace, every: dict[str, Any]) -> str:
     }
     typical = " / ".join(human_bytes(median(some)) if some else "-" for some in sizes.values())
     cards = (
-        ("turns", str(every["turns"])),
+        ("turns, requests", f"{every['turns']}, {every['requests']}"),
         ("sent", human_bytes(every["bytes_sent"])),
         ("received", human_bytes(every["bytes_received"])),
         ("delta / full, median", typical),
@@ -172,8 +172,10 @@ def _cells(values: tuple[str, ...], sort: str, *, failed: bool) -> Iterator[str]
         if name == "sent as":
             yield f"<td>{_swatch(sort)} {NAMES[sort]}</td>"
             continue
-        css = "n" if number else "failed" if name == "outcome" and failed else ""
-        yield f"<td{f' class={css}' if css else ''}>{escape(value)}</td>"
+        if name == "outcome":
+            yield f'<td class="outcome{" failed" if failed else ""}">{escape(value)}</td>'
+            continue
+        yield f"<td{' class=n' if number else ''}>{escape(value)}</td>"
 
 
 def _reasons(every: dict[str, Any]) -> str:
@@ -183,6 +185,6 @@ def _reasons(every: dict[str, Any]) -> str:
         f"<li><code>{escape(reason)}</code> {count}</li>" for reason, count in every["full_reasons"].items()
     )
     return (
-        '<section aria-labelledby="h-reasons"><h2 id="h-reasons">Why everything was sent</h2>'
+        '<section aria-labelledby="h-reasons"><h2 id="h-reasons">Why everything had to be sent</h2>'
         f'<ul class="reasons">{items}</ul></section>'
     )

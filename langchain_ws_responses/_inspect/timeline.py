@@ -91,8 +91,10 @@ def _attempt(trace: Trace, one: Attempt) -> Iterator[str]:
 
 def _sum(trace: Trace, bold: Callable[[str], str]) -> Iterator[str]:
     every = totals(trace)
+    # A turn that was sent again is one turn in two requests: the kinds behind it add up to the requests.
+    requests = "" if every["requests"] == every["turns"] else f", {_plural(every['requests'], 'request')}"
     yield bold(
-        f"{_plural(every['turns'], 'turn')} in {human_seconds(every['seconds'])}: {every['delta']} delta, "
+        f"{_plural(every['turns'], 'turn')}{requests} in {human_seconds(every['seconds'])}: {every['delta']} delta, "
         f"{every['full']} full, {_plural(every['warmup'], 'warm-up')}, {_plural(every['resend'], 'resend')}, "
         f"{every['http']} over HTTP"
     )

@@ -118,6 +118,27 @@ def test_processes_are_kept_apart(capsys: Any, tmp_path: Path) -> None:
     assert out.count("no end in the trace") == 2
 
 
+def test_a_turn_that_was_sent_twice_is_one_turn_and_two_requests(capsys: Any, tmp_path: Path) -> None:
+    path = tmp_path / "t"
+    again = {
+        "event": "turn_retrying", "at": 12.0, "turn": "t1", "attempt": 1, "action": "full",
+        "reason": "connection_lost", "failure": "connection_lost", "wait": 0.0, "kind": "websocket",
+    }  # fmt: skip
+    path.write_text(
+        lines(
+            sent(11.0, "t1"),
+            ended(12.0, "t1", failure="connection_lost"),
+            again,
+            sent(12.0, "t1", attempt=2),
+            ended(13.0, "t1", attempt=2),
+        )
+    )
+    _, out, _ = inspect(capsys, path)
+    assert "1 turn, 2 requests in 2.00 s: 1 delta, 0 full, 0 warm-ups, 1 resend, 0 over HTTP" in out
+    inspect(capsys, path, "--html", tmp_path / "o.html")
+    assert "<dt>turns, requests</dt><dd>1, 2</dd>" in (tmp_path / "o.html").read_text(encoding="utf-8")
+
+
 # -- bad input ----------------------------------------
 
 

@@ -33,7 +33,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
     options = webdriver.ChromeOptions()
     options.binary_location = CHROMIUM or ""
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}", "--window-size=1280,1000"):
+    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}", "--window-size=1180,1000"):
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(executable_path=DRIVER))
@@ -85,6 +85,13 @@ def test_the_table_says_what_the_answers_say(page: Any, run: Any) -> None:
     assert any(row[3] == "chain (fork)" for row in rows)
     outcomes = {row[11] for row in rows}
     assert "failed: server_error (400); then sent again in full: previous_response_not_found" in outcomes
+
+
+def test_the_outcome_of_every_request_can_be_seen_without_scrolling(page: Any) -> None:
+    (around,) = boxes(page, "[aria-label^=Requests]")
+    outcomes = boxes(page, "tbody td:last-child")
+    assert len(outcomes) >= 10
+    assert all(box["right"] <= around["right"] for box in outcomes)
 
 
 def test_the_waterfall_has_a_bar_for_each_row_at_its_place(page: Any) -> None:
