@@ -7,27 +7,18 @@ while the message still looks as it did: a message that was edited in place is h
 
 from __future__ import annotations
 
-import json
 import threading
 import weakref
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from operator import attrgetter
 from typing import Any, cast
 
-from langchain_core.messages import (
-    AIMessage,
-    BaseMessage,
-    HumanMessage,
-    InvalidToolCall,
-    SystemMessage,
-    ToolCall,
-    ToolMessage,
-)
-from langchain_core.utils.json import parse_partial_json
+from langchain_core.messages import AIMessage, BaseMessage, SystemMessage
 
 from .._json import canonical
 from .._protocol.chain import History, digest
-from .meaning import content_calls, made_by_provider, meaning_of_message
-from .private import construct_responses_api_input
+from .conversion import convert, convert_answer
+from .meaning import meaning_of_message
 
 __all__ = ["digest_of", "history_of", "instructions_of", "items_of"]
 
@@ -40,11 +31,7 @@ _MAX_REMEMBERED = 65_536
 _NOT_SENT = frozenset({"response_metadata", "usage_metadata", "artifact"})
 # The parsed object of a structured output, which is not sent either and may be of any class.
 _PARSED = "parsed"
-# A wire item of an older turn that a later message answers by this item's id, or by its call id.
-_ANSWERED_BY_ID = "mcp_approval_request"
-_ANSWERED_BY_CALL_ID = frozenset({"apply_patch_call", "computer_call", "tool_search_call"})
-# What belongs to a call beside name, arguments and ids.
-_CALL_EXTRAS = ("namespace", "async")
+_ATTRIBUTES = attrgetter("__dict__")
 
 
 def items_of(message: BaseMessage, *, store: bool | None) -> list[dict[str, Any]]:
@@ -67,10 +54,10 @@ def items_of(message: BaseMessage, *, store: bool | None) -> list[dict[str, Any]
     entry = _entry_of(message)
     if store is False and isinstance(message, AIMessage):
         if entry.stateless is None:
-            entry.stateless = _convert_answer(message, False)
+            entry.stateless = convert_answer(message, False)
         return entry.stateless
     if entry.items is None:
-        entry.items = _convert(message)
+        entry.items = convert(message)
     return entry.items
 
 
@@ -96,16 +83,11 @@ def history_of(messages: Sequence[BaseMessage]) -> History:
     Returns:
         Digests, leading system messages and links; the links are read from the live messages every time.
     """
-    entries = _entries_of(messages)
-    digests = [entry.digest for entry in entries]
-    if None in digests:
-        digests = [
-            entry.digest or _hash(message, entry) for message, entry in zip(messages, entries, strict=True)
-        ]
     head = _head(messages)
+    # By itself: a prompt that is made anew every turn leaves the rest of the conversation as it is.
+    digests = [*map(digest_of, messages[:head]), *_digests_of(messages[head:])]
     text_head = all(_system_texts(message) is not None for message in messages[:head])
-    known = cast("list[bytes]", digests)
-    return History(digests=known, head=head, links=_Links(messages), text_head=text_head)
+    return History(digests=digests, head=head, links=_Links(messages), text_head=text_head)
 
 
 class _Links:
@@ -165,178 +147,10 @@ def _hash(message: BaseMessage, entry: _Entry) -> bytes:
         entry.digest = digest(meaning_of_message(message))
     else:
         if entry.items is None:
-            entry.items = _convert(message)
+            entry.items = convert(message)
         # The prefix sets them apart from every meaning, which is a JSON list.
         entry.digest = digest(b"input\n" + canonical(entry.items))
     return entry.digest
-
-
-# --- Conversion -----------------------------------------------------------------------------------------
-
-
-def _convert(message: BaseMessage) -> list[dict[str, Any]]:
-    kind = type(message)
-    content = message.content
-    if isinstance(content, str):
-        if kind is HumanMessage:
-            return [{"content": content, "role": "user", "type": "message"}]
-        if kind is SystemMessage:
-            role = message.additional_kwargs.get("__openai_role__", "system")
-            if role in ("system", "developer"):
-                return [{"content": content, "role": role, "type": "message"}]
-        if isinstance(message, ToolMessage):
-            # langchain-openai looks at string content character by character: long for outputs, longer
-            # for images.
-            return [_tool_output(message, content)]
-    if isinstance(message, AIMessage):
-        return _convert_answer(message, None)
-    return construct_responses_api_input([_detached(message)], store=None)
-
-
-def _tool_output(message: ToolMessage, content: str) -> dict[str, Any]:
-    kwargs = message.additional_kwargs
-    if kwargs.get("type") != "computer_call_output":
-        return {"type": "function_call_output", "output": content, "call_id": message.tool_call_id}
-    item = {
-        "call_id": message.tool_call_id,
-        "type": "computer_call_output",
-        "output": {"type": "input_image", "image_url": content},
-    }
-    if "acknowledged_safety_checks" in kwargs:
-        item["acknowledged_safety_checks"] = kwargs["acknowledged_safety_checks"]
-    return item
-
-
-def _convert_answer(message: AIMessage, store: bool | None) -> list[dict[str, Any]]:
-    items: list[dict[str, Any]] = construct_responses_api_input([_detached(message)], store=store)
-    return _rebuilt(message, items) if _edited(message) else items
-
-
-def _detached(message: BaseMessage) -> BaseMessage:
-    """A copy for langchain-openai to convert: it changes blocks in place and hands out the message's own."""
-    return message.model_copy(
-        update={
-            "content": _copied(message.content),
-            "additional_kwargs": _copied(message.additional_kwargs),
-        }
-    )
-
-
-def _copied(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _copied(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_copied(item) for item in value]
-    return value
-
-
-def _edited(message: AIMessage) -> bool:
-    """Says whether `tool_calls` are no longer those that the content or the provider's ids speak of."""
-    valid, invalid = message.tool_calls, message.invalid_tool_calls
-    shown = content_calls(message)
-    # "v0" keeps no function call in its content, only the item ids by call id, in the order of the calls.
-    ids = message.additional_kwargs.get("__openai_function_call_ids__")
-    if ids and isinstance(ids, Mapping) and not isinstance(message.content, str):
-        broken = [call.get("id") for call in invalid if call.get("id") in ids]
-        expected = [key for key in ids if key not in broken]
-        if expected != [call.get("id") for call in valid if call.get("id") in ids]:
-            return True
-        if [key for key in ids if key in broken] != broken:
-            return True
-        valid = [call for call in valid if call.get("id") not in ids]
-        invalid = [call for call in invalid if call.get("id") not in ids]
-        return not _agree(shown, valid, invalid)
-    if valid or invalid:
-        return bool(shown) and not _agree(shown, valid, invalid)
-    if message.additional_kwargs.get("tool_calls"):
-        # langchain-core made `tool_calls` from these; they were emptied since.
-        return True
-    return bool(shown) and made_by_provider(message)
-
-
-def _agree(
-    shown: Sequence[tuple[Any, Any, Any]], valid: Sequence[ToolCall], invalid: Sequence[InvalidToolCall]
-) -> bool:
-    """Says whether the calls that the content shows are `valid` and `invalid`, each in its order."""
-    good, bad = 0, 0
-    for name, arguments, call_id in shown:
-        if good < len(valid) and _is(valid[good], name, call_id) and _same(arguments, valid[good]["args"]):
-            good += 1
-        elif (
-            bad < len(invalid)
-            and _is(invalid[bad], name, call_id)
-            and (arguments or "") == (invalid[bad]["args"] or "")
-        ):
-            bad += 1
-        else:
-            return False
-    return good == len(valid) and bad == len(invalid)
-
-
-def _is(call: Mapping[str, Any], name: Any, call_id: Any) -> bool:
-    return bool(call.get("name") == name and call.get("id") == call_id)
-
-
-def _same(arguments: Any, args: Any) -> bool:
-    """Compares the arguments in the content with parsed ones, as JSON: 1, 1.0 and true are three things."""
-    if not isinstance(arguments, str):
-        return canonical(arguments) == canonical(args)
-    wanted = canonical(args)
-    try:
-        return canonical(json.loads(arguments, strict=False)) == wanted
-    except ValueError:
-        pass
-    try:
-        # What a stream makes of arguments that were cut off; langchain-openai sends these as they came.
-        return canonical(parse_partial_json(arguments) if arguments else {}) == wanted
-    except ValueError:
-        return False
-
-
-def _rebuilt(message: AIMessage, items: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Makes new items from the text in `items` and the message's own calls.
-
-    Without the provider's ids: an id would let the service look up the original call. Without reasoning:
-    the service refuses a reasoning item whose next item is not the one it was made with. Without hosted
-    items, which need their reasoning, save those that a later message answers.
-    """
-    rebuilt: list[dict[str, Any]] = []
-    originals: dict[Any, Mapping[str, Any]] = {}
-    custom: set[Any] = set()
-    for item in items:
-        kind = item.get("type")
-        if kind == "message" or kind in _ANSWERED_BY_CALL_ID:
-            rebuilt.append({key: value for key, value in item.items() if key != "id"})
-        elif kind == _ANSWERED_BY_ID:
-            rebuilt.append(item)
-        elif kind in ("function_call", "custom_tool_call"):
-            originals.setdefault(item.get("call_id"), item)
-            if kind == "custom_tool_call":
-                custom |= {item.get("call_id"), item.get("name")}
-    for call in message.tool_calls:
-        args = call["args"]
-        text = args.get("__arg1")
-        # A tool keeps its kind: the output of a custom tool answers a custom call only.
-        if isinstance(text, str) and len(args) == 1 and not custom.isdisjoint((call.get("id"), call["name"])):
-            item = {
-                "type": "custom_tool_call",
-                "name": call["name"],
-                "input": text,
-                "call_id": call.get("id"),
-            }
-        else:
-            item = _function_call(call["name"], json.dumps(args, ensure_ascii=False), call.get("id"))
-        original = originals.get(call.get("id"), {})
-        if original.get("name") == call["name"]:
-            item.update({key: original[key] for key in _CALL_EXTRAS if key in original})
-        rebuilt.append(item)
-    for broken in message.invalid_tool_calls:
-        rebuilt.append(_function_call(broken["name"], broken["args"], broken.get("id")))
-    return rebuilt
-
-
-def _function_call(name: Any, arguments: Any, call_id: Any) -> dict[str, Any]:
-    return {"type": "function_call", "name": name, "arguments": arguments, "call_id": call_id}
 
 
 # --- Memory ---------------------------------------------------------------------------------------------
@@ -357,7 +171,7 @@ def _forget(ref: weakref.ref[BaseMessage]) -> None:
 class _Entry:
     """What is known of one message object, and how it looked when that was found out."""
 
-    __slots__ = ("answer", "digest", "items", "made_by", "ref", "snapshot", "stateless")
+    __slots__ = ("answer", "digest", "items", "made_by", "ref", "run", "snapshot", "stateless")
 
     ref: _Ref
     """Set when the entry is entered in the table."""
@@ -369,6 +183,45 @@ class _Entry:
         self.stateless: list[dict[str, Any]] | None = None
         self.snapshot: dict[str, Any] = {}
         self.made_by = _maker(message.response_metadata)
+        self.run: _Run | None = None
+
+
+class _Run:
+    """The messages of a conversation up to one of them, in columns.
+
+    A comparison of whole columns then tells whether a long conversation still looks as it did: that is most of what a
+    turn has to do, and a loop would take twice the time. Never changed; the next turn's run takes its place.
+    """
+
+    __slots__ = ("digests", "made_by", "metadata", "snapshots")
+
+    def __init__(self, entries: Sequence[_Entry], before: _Run | None) -> None:
+        # Where there are tool calls, or text alone, who made an answer makes no difference to what it says.
+        by_hand = [entry for entry in entries if entry.answer and _may_be_written_by_hand(entry.snapshot)]
+        self.digests = cast("list[bytes]", [entry.digest for entry in entries])
+        self.snapshots = [entry.snapshot for entry in entries]
+        self.metadata = [entry.snapshot["response_metadata"] for entry in by_hand]
+        self.made_by = [entry.made_by for entry in by_hand]
+        if before is not None:
+            for name in self.__slots__:
+                setattr(self, name, getattr(before, name) + getattr(self, name))
+
+    def is_of(self, messages: Sequence[BaseMessage]) -> bool:
+        """Says whether these messages are those of the run and look as they did."""
+        try:
+            # The snapshots stand on the left: their numbers decide how they compare.
+            return (
+                self.snapshots == list(map(_ATTRIBUTES, messages))
+                and list(map(_maker, self.metadata)) == self.made_by
+            )
+        except Exception:
+            # Something in a message cannot be compared.
+            return False
+
+
+def _may_be_written_by_hand(snapshot: Mapping[str, Any]) -> bool:
+    calls = snapshot.get("tool_calls") or snapshot.get("invalid_tool_calls")
+    return bool(snapshot) and not calls and not isinstance(snapshot["content"], str)
 
 
 _table: dict[int, _Entry] = {}
@@ -402,36 +255,35 @@ def _entry_of(message: BaseMessage) -> _Entry:
     return entry if entry is not None and _looks_the_same(message, entry) else _remember(message)
 
 
-def _entries_of(messages: Sequence[BaseMessage]) -> list[_Entry]:
-    """Finds what is known of each message that still looks the same, and begins anew with the others."""
-    entries: list[Any] = list(map(_table.get, map(id, messages)))
-    first = len(entries)
-    while first and entries[first - 1] is None:
-        first -= 1
-    # Old messages first, in a few large comparisons instead of a loop: that is most of the history, every turn.
-    if not _all_look_the_same(messages[:first], entries[:first]):
-        first = 0
-    for position in range(first, len(entries)):
-        message, entry = messages[position], entries[position]
-        if entry is None or not _looks_the_same(message, entry):
-            entries[position] = _remember(message)
-    return entries
+def _digests_of(messages: Sequence[BaseMessage]) -> list[bytes]:
+    """The digest of each message, most of them from the run that the last turn left at its newest message."""
+    known = _known(messages)
+    start = 0 if known is None else len(known.digests)
+    if known is not None and start == len(messages):
+        return known.digests
+    entries = [_entry_of(message) for message in messages[start:]]
+    for message, entry in zip(messages[start:], entries, strict=True):
+        if entry.digest is None:
+            _hash(message, entry)
+    run = _Run(entries, known)
+    if entries:
+        entries[-1].run = run
+    return run.digests
 
 
-def _all_look_the_same(messages: Sequence[BaseMessage], entries: Sequence[_Entry]) -> bool:
-    try:
-        # The snapshots stand on the left: their numbers decide how they compare.
-        if [entry.snapshot for entry in entries] != [message.__dict__ for message in messages]:
-            return False
-        # As `_maker` reads it, without a call for each message of the history.
-        return [entry.made_by for entry in entries if entry.answer] == [
-            (message.response_metadata.get("id"), message.response_metadata.get("model_provider"))
-            for entry, message in zip(entries, messages, strict=True)
-            if entry.answer
-        ]
-    except Exception:
-        # A message between old ones is new, or holds what cannot be compared.
-        return False
+def _known(messages: Sequence[BaseMessage]) -> _Run | None:
+    """Finds the run of the first messages, if they look as they did."""
+    for count in range(len(messages), 0, -1):
+        entry = _table.get(id(messages[count - 1]))
+        run = None if entry is None else entry.run
+        if entry is None or run is None:
+            continue
+        same = run.is_of(messages[:count])
+        if not same or count < len(messages):
+            # One run for each conversation: what it knows of old messages is not to outlive the next turn.
+            entry.run = None
+        return run if same else None
+    return None
 
 
 def _looks_the_same(message: BaseMessage, entry: _Entry) -> bool:
@@ -446,7 +298,7 @@ def _looks_the_same(message: BaseMessage, entry: _Entry) -> bool:
 
 
 def _maker(metadata: Mapping[str, Any]) -> tuple[Any, Any]:
-    """All that conversion reads of `response_metadata`, which is not in a snapshot because it grows."""
+    """All that conversion reads of `response_metadata`, which is compared by identity because it grows."""
     return metadata.get("id"), metadata.get("model_provider")
 
 

@@ -201,13 +201,13 @@ def _fresh_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 def conversions(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The types of the messages that are converted, in order."""
     seen: list[str] = []
-    convert = module._convert
+    convert = module.convert
 
     def counted(message: BaseMessage) -> list[dict[str, Any]]:
         seen.append(message.type)
         return convert(message)
 
-    monkeypatch.setattr(module, "_convert", counted)
+    monkeypatch.setattr(module, "convert", counted)
     return seen
 
 
@@ -230,6 +230,61 @@ def test_conversations_that_grow_convert_only_what_is_new(conversions: list[str]
     assert conversions == ["human", "tool", "tool", "tool", "tool"]
 
 
+def test_every_way_a_conversation_changes_is_seen() -> None:
+    said = [HumanMessage(str(number)) for number in range(9)]
+    conversations = [
+        said[:4],
+        said[:6],
+        said[:6],  # the same again
+        said[:3],  # back to an earlier message
+        said[:4] + said[6:],  # a sibling
+        said[:4] + said[7:],  # and another
+        said[2:6],  # the oldest are gone
+        said[3:7],
+        [said[8], *said[:6]],  # a new first message
+        said[:2] + said[3:6],  # one is gone from the middle
+        [said[1], said[0], *said[2:6]],
+        [],
+        [said[3]] * 3,
+    ]
+    for messages in conversations:
+        expected = [digest_of(HumanMessage(message.text)) for message in messages]
+        assert history_of(messages).digests == expected
+
+
+def test_a_prompt_made_anew_leaves_the_rest_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    messages: list[BaseMessage] = [HumanMessage("a"), HumanMessage("b")]
+    history_of([SystemMessage("It is 1 pm."), *messages])
+    looked_at: list[BaseMessage] = []
+    look = module._entry_of
+    monkeypatch.setattr(module, "_entry_of", lambda message: (looked_at.append(message), look(message))[1])
+    prompt, newest = SystemMessage("It is 2 pm."), HumanMessage("c")
+    history_of([prompt, *messages, newest])
+    assert {id(message) for message in looked_at} == {id(prompt), id(newest)}
+
+
+def test_old_messages_are_compared_in_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    messages: list[BaseMessage] = [HumanMessage("0")]
+    looked_at: list[str] = []
+    look = module._entry_of
+    monkeypatch.setattr(
+        module, "_entry_of", lambda message: (looked_at.append(message.text), look(message))[1]
+    )
+    for number in range(1, 5):
+        history_of(messages)
+        messages = [*messages, HumanMessage(str(number))]
+    assert looked_at == ["0", "1", "2", "3"]
+
+
+def test_what_is_kept_of_a_conversation_is_kept_once() -> None:
+    messages: list[BaseMessage] = [HumanMessage("0")]
+    for number in range(1, 9):
+        history_of(messages)
+        messages = [*messages, HumanMessage(str(number))][-5:]
+    runs = [entry.run for entry in module._table.values() if entry.run is not None]
+    assert [len(run.digests) for run in runs] == [5]
+
+
 def _answer() -> AIMessage:
     arguments = {"deep": [{"n": 1, "flag": True, "x": None}]}
     call = {"type": "function_call", "call_id": "call_1", "name": "f", "id": "fc_1"}
@@ -248,6 +303,10 @@ def _v0() -> AIMessage:
     return AIMessage(content=[{"type": "text", "text": "Hi"}], id="msg_1", response_metadata={"id": "resp_1"})
 
 
+def _by_hand() -> AIMessage:
+    return AIMessage(content=[{"type": "function_call", "call_id": "call_1", "name": "f", "arguments": "{}"}])
+
+
 def _set(path: str, value: Any) -> Callable[[Any], None]:
     """An edit in place: `path` is Python after the message's name."""
 
@@ -258,36 +317,37 @@ def _set(path: str, value: Any) -> Callable[[Any], None]:
     return edit
 
 
-@pytest.mark.parametrize(
-    ("make", "edit"),
-    [
-        (lambda: HumanMessage("a"), _set("content", "b")),
-        (lambda: HumanMessage([{"type": "text", "text": "a"}]), _set("content[0]['text']", "b")),
-        (
-            lambda: HumanMessage([{"type": "image_url", "image_url": {"url": "a"}}]),
-            _set("content[0]['image_url']['url']", "b"),
-        ),
-        (lambda: SystemMessage("a"), _set("additional_kwargs['__openai_role__']", "developer")),
-        (lambda: ToolMessage("a", tool_call_id="1"), _set("tool_call_id", "2")),
-        (
-            lambda: ToolMessage("a", tool_call_id="1"),
-            _set("additional_kwargs['type']", "computer_call_output"),
-        ),
-        (_answer, _set("content[0]['text']", "Bye")),
-        (_answer, _set("content[0]['annotations'][0]['index']", 2)),
-        (_answer, _set("content[0]['annotations'][0]['index']", True)),
-        (_answer, _set("content[0]['annotations'][0]['index']", 1.0)),
-        (_answer, _set("tool_calls[0]['args']['deep'][0]['n']", 2)),
-        (_answer, _set("tool_calls[0]['args']['deep'][0]['n']", True)),
-        (_answer, _set("tool_calls[0]['args']['deep'][0]['n']", 1.0)),
-        (_answer, _set("tool_calls[0]['args']['deep'][0]['flag']", 1)),
-        (_answer, _set("tool_calls[0]['args']['deep'][0]['x']", 0)),
-        (_answer, _set("additional_kwargs['refusal']", "yes")),
-        (_v0, _set("response_metadata['id']", None)),
-        (_v0, _set("id", "lc_1")),
-    ],
-    ids=lambda value: value.__name__,
-)
+EDITS = [
+    (lambda: HumanMessage("a"), _set("content", "b")),
+    (lambda: HumanMessage([{"type": "text", "text": "a"}]), _set("content[0]['text']", "b")),
+    (
+        lambda: HumanMessage([{"type": "image_url", "image_url": {"url": "a"}}]),
+        _set("content[0]['image_url']['url']", "b"),
+    ),
+    (lambda: SystemMessage("a"), _set("additional_kwargs['__openai_role__']", "developer")),
+    (lambda: ToolMessage("a", tool_call_id="1"), _set("tool_call_id", "2")),
+    (
+        lambda: ToolMessage("a", tool_call_id="1"),
+        _set("additional_kwargs['type']", "computer_call_output"),
+    ),
+    (_answer, _set("content[0]['text']", "Bye")),
+    (_answer, _set("content[0]['annotations'][0]['index']", 2)),
+    (_answer, _set("content[0]['annotations'][0]['index']", True)),
+    (_answer, _set("content[0]['annotations'][0]['index']", 1.0)),
+    (_answer, _set("tool_calls[0]['args']['deep'][0]['n']", 2)),
+    (_answer, _set("tool_calls[0]['args']['deep'][0]['n']", True)),
+    (_answer, _set("tool_calls[0]['args']['deep'][0]['n']", 1.0)),
+    (_answer, _set("tool_calls[0]['args']['deep'][0]['flag']", 1)),
+    (_answer, _set("tool_calls[0]['args']['deep'][0]['x']", 0)),
+    (_answer, _set("additional_kwargs['refusal']", "yes")),
+    (_v0, _set("response_metadata['id']", None)),
+    (_v0, _set("id", "lc_1")),
+    (_by_hand, _set("response_metadata['id']", "resp_1")),
+    (_by_hand, _set("response_metadata['model_provider']", "openai")),
+]
+
+
+@pytest.mark.parametrize(("make", "edit"), EDITS, ids=lambda value: value.__name__)
 def test_an_edit_in_place_is_noticed(
     make: Callable[[], BaseMessage], edit: Callable[[BaseMessage], None]
 ) -> None:
@@ -307,6 +367,23 @@ def test_an_edit_in_place_is_noticed(
         digest_of(untouched),
         json.dumps(items_of(untouched, store=None)),
     )
+
+
+@pytest.mark.parametrize("grows", [0, 1, 3])
+@pytest.mark.parametrize(("make", "edit"), EDITS, ids=lambda value: value.__name__)
+def test_an_edit_in_the_middle_of_a_conversation_is_noticed(
+    make: Callable[[], BaseMessage], edit: Callable[[BaseMessage], None], grows: int
+) -> None:
+    message = make()
+    messages: list[BaseMessage] = [SystemMessage("s"), HumanMessage("a"), message, HumanMessage("b")]
+    before = history_of(messages).digests
+    messages += [HumanMessage(str(number)) for number in range(grows)]
+    assert history_of(messages).digests[:4] == before
+    edit(message)
+    after = history_of(messages).digests
+    assert after == [digest_of(each.model_copy(deep=True)) for each in messages]
+    # And once more, from what the look at the edited one left.
+    assert history_of(messages).digests == after
 
 
 def test_metadata_may_grow_without_a_new_conversion() -> None:
