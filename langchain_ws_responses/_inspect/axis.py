@@ -73,10 +73,15 @@ class Axis:
             number = -int(-(start - begin) // step)
             while begin + number * step <= end:
                 place = self(begin + number * step)
-                if not found or place - found[-1][0] > _TICK_WIDTH / 2:
+                if self._is_free(place, found):
                     found.append((place, begin + number * step))
                 number += 1
         return found
+
+    def _is_free(self, place: float, ticks: list[tuple[float, float]]) -> bool:
+        """Whether a time written here runs into no other one, nor into the length of a pause."""
+        taken = [here for here, _ in ticks[-1:]] + [(left + right) / 2 for left, right, _ in self.cuts]
+        return all(abs(place - here) > _TICK_WIDTH / 2 for here in taken)
 
 
 def _spans(trace: Trace) -> list[tuple[float, float]]:

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,49 @@ def test_the_waterfall_has_a_bar_for_each_row_at_its_place(page: Any) -> None:
     assert texts(page, "svg.waterfall .name") == ["connection c1", "connection c2"]
     assert len(texts(page, "svg.waterfall .arrow")) == 3
     assert "fork" in texts(page, "svg.waterfall .fork")
+
+
+def test_times_do_not_run_into_the_pauses_between_them(browser: Any, tmp_path: Path) -> None:
+    path = tmp_path / "t"
+    turn = {
+        "manager": "m",
+        "connection": "c1",
+        "endpoint": "ws://h/v1",
+        "attempt": 1,
+        "kind": "websocket",
+        "lane": "a",
+    }
+    sent = {"mode": "delta", "reason": "chain", "items": 1, "bytes": 9, "reused": True, "waited": 0.0, "model": "m",
+            "node": ""}  # fmt: skip
+    ended = {"events": 5, "bytes": 9, "seconds": 1.0, "first_event": 0.1, "longest_gap": 0.1, "failure": None,
+             "status": None, "phase": "terminal"}  # fmt: skip
+    moments = [
+        ("turn_sent", "t1", 10.0),
+        ("turn_ended", "t1", 10.6),
+        ("turn_sent", "t2", 11.0),
+        ("turn_ended", "t2", 11.3),
+    ]
+    lines = [
+        {
+            "v": 1,
+            "pid": 7,
+            "event": event,
+            "turn": name,
+            "at": at,
+            **turn,
+            **(sent if event == "turn_sent" else ended),
+        }
+        for event, name, at in moments
+    ]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    main(["inspect", str(path), "--html", str(tmp_path / "page.html")])
+    browser.get((tmp_path / "page.html").as_uri())
+    assert texts(browser, "svg.waterfall .cut text") == ["400 ms"]
+    assert len(texts(browser, "svg.waterfall .tick")) >= 3
+    words = sorted(
+        boxes(browser, "svg.waterfall .tick, svg.waterfall .cut text"), key=lambda box: box["left"]
+    )
+    assert all(one["right"] < other["left"] for one, other in pairwise(words))
 
 
 def test_it_can_be_read_without_colour(page: Any) -> None:
