@@ -200,5 +200,7 @@ def secret_fields(model: Any) -> dict[str, str]:
     Returns:
         The name that stands for each value in a serialised model.
     """
-    queries = {name: key for name, key in _SECRET_QUERIES.items() if "?" in (getattr(model, name) or "")}
+    # A model whose making failed has none of its fields, and a traceback may still show it.
+    values = {name: getattr(model, name, None) or "" for name in _SECRET_QUERIES}
+    queries = {name: key for name, key in _SECRET_QUERIES.items() if "?" in values[name]}
     return {**_SECRETS, **queries}

@@ -333,3 +333,13 @@ def test_client_without_a_turn_is_the_openai_client_untouched(manager: Connectio
         assert raw.parse().output_text == "C."
         assert {request.transport for request in server.requests} == {"http"}
         assert without_ids("resp_1") == "resp_…"
+
+
+def test_a_model_that_is_only_half_made_can_be_shown() -> None:
+    # As tracebacks and debuggers do when a field was refused: pydantic has made the object by then.
+    assert repr(ChatOpenAIWebSocket.__new__(ChatOpenAIWebSocket)) == "ChatOpenAIWebSocket()"
+    half = ChatOpenAIWebSocket.model_construct(
+        openai_api_base="https://h/v1?key=hush", default_headers={"k": "hush"}
+    )
+    assert "model_kwargs={}" in repr(half)
+    assert "hush" not in repr(half)
