@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from langchain_core.messages import AIMessage
 
+from .._protocol.chain import LINK_FIELDS
 from .index import INDEX, Known
 from .links import LINK_KEY
 from .origin import THREAD_KEY, Commit, Entry, Link, Origin, label_of
@@ -32,15 +33,6 @@ _MAX_SCANNED = 64
 _MAX_LABELS = 64
 _MAX_PER_LABEL = 32
 _MAX_TEXT = 512
-_FIELDS: dict[str, type] = {
-    "v": int,
-    "id": str,
-    "fp": str,
-    "sys": str,
-    "sig": str,
-    "model": str,
-    "store": bool,
-}
 _OPTIONAL = ("node", "conn")
 _SEQUENCES = (list, tuple)  # made once: a union in the call would be made at each
 _NOTHING = Commit({}, "")
@@ -259,7 +251,7 @@ def _clean(raw: Any, *, own: bool = False) -> Link | None:
     if not isinstance(raw, Mapping):
         return None
     link: Link = {}
-    for name, kind in _FIELDS.items():
+    for name, kind in LINK_FIELDS.items():
         value = raw.get(name)
         if type(value) is not kind or (isinstance(value, str) and not _harmless(value)):
             return None

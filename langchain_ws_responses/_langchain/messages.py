@@ -18,12 +18,10 @@ from langchain_core.messages import AIMessage, BaseMessage, SystemMessage
 from .._json import canonical
 from .._protocol.chain import History, digest
 from .conversion import convert, convert_answer
+from .links import LINK_KEY
 from .meaning import meaning_of_message
 
 __all__ = ["digest_of", "history_of", "instructions_of", "items_of"]
-
-LINK_KEY = "openai_chain"
-"""Where an answer keeps its link in `response_metadata`."""
 
 _MAX_REMEMBERED = 65_536
 

@@ -17,7 +17,17 @@ from typing import Any
 
 from .._types import Reason, SendMode
 
-__all__ = ["LINK_VERSION", "ChainKey", "History", "Plan", "digest", "loadable", "plan", "proves"]
+__all__ = [
+    "LINK_FIELDS",
+    "LINK_VERSION",
+    "ChainKey",
+    "History",
+    "Plan",
+    "digest",
+    "loadable",
+    "plan",
+    "proves",
+]
 
 LINK_VERSION = 1
 _SIZE = 32
@@ -112,7 +122,7 @@ class ChainKey:
         return link
 
 
-_FIELDS: dict[str, type] = {
+LINK_FIELDS: dict[str, type] = {
     "v": int,
     "id": str,
     "fp": str,
@@ -121,12 +131,13 @@ _FIELDS: dict[str, type] = {
     "model": str,
     "store": bool,
 }
+"""What every link has, and of which type."""
 
 
 def _well_formed(link: Any) -> bool:
     return (
         isinstance(link, Mapping)
-        and all(type(link.get(name)) is kind for name, kind in _FIELDS.items())
+        and all(type(link.get(name)) is kind for name, kind in LINK_FIELDS.items())
         and link["v"] == LINK_VERSION
     )
 

@@ -5,23 +5,20 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-import threading
-from collections.abc import Awaitable, Callable, Iterable
-from types import TracebackType
-from typing import Literal, TypeVar
+from collections.abc import Iterable
+from typing import Literal
 from urllib.parse import SplitResult, urlsplit
 
 from langchain_ws_responses.testing._links import READ, ChaosConnection, Fault, Link, Planned
+from langchain_ws_responses.testing._threaded import ThreadedServer
 from langchain_ws_responses.testing.server import ResponsesServer
 
 __all__ = ["ChaosConnection", "ChaosProxy", "Fault"]
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
-_PATIENCE = 10.0
-T = TypeVar("T")
 
 
-class ChaosProxy:
+class ChaosProxy(ThreadedServer):
     """A TCP proxy on this machine that breaks connections when it is told to.
 
     It runs in a daemon thread of its own. Point the client at `base_url`; every method may be called from any thread
@@ -57,6 +54,7 @@ class ChaosProxy:
         refuse: bool = False,
         ssl_context: ssl.SSLContext | None = None,
     ) -> None:
+        super().__init__("chaos-proxy")
         self._given = upstream
         if self._url.hostname not in _LOOPBACK or host not in _LOOPBACK:
             raise ValueError(
@@ -68,68 +66,14 @@ class ChaosProxy:
         self._planned = [Planned(fault, None) for fault in faults]
         self._refusing = refuse
         self._links: set[Link] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
         self._port_socket: socket.socket | None = None
         self._acceptor: asyncio.Task[None] | None = None
-        self._changed = threading.Condition()
-        self._life = threading.Lock()
-        self._thread: threading.Thread | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._stop: asyncio.Event | None = None
         self.connections: list[ChaosConnection] = []
 
     @property
     def _url(self) -> SplitResult:
         # Asked anew each time: a server has its port only once it is started.
         return urlsplit(self._given if isinstance(self._given, str) else self._given.base_url)
-
-    # -- life
-
-    def start(self) -> ChaosProxy:
-        """Starts the proxy; does nothing when it runs.
-
-        Raises:
-            OSError: The address is in use or not ours.
-        """
-        with self._life:
-            if self._thread is None:
-                ready, failure = threading.Event(), list[OSError]()
-                thread = threading.Thread(
-                    target=self._main, args=(ready, failure), name="chaos-proxy", daemon=True
-                )
-                thread.start()
-                ready.wait()
-                if failure:
-                    thread.join()
-                    raise failure[0]
-                self._thread = thread
-        return self
-
-    def stop(self) -> None:
-        """Stops the proxy and drops every connection; does nothing when it is stopped."""
-        with self._life:
-            thread, loop, stop = self._thread, self._loop, self._stop
-            if thread is None or loop is None or stop is None:
-                return
-            loop.call_soon_threadsafe(stop.set)
-            thread.join()
-            self._thread = self._loop = self._stop = None
-
-    def __enter__(self) -> ChaosProxy:
-        return self.start()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
-
-    async def __aenter__(self) -> ChaosProxy:
-        return await asyncio.to_thread(self.start)
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await asyncio.to_thread(self.stop)
 
     def __repr__(self) -> str:
         state = f"{self._host}:{self._port}" if self._thread is not None else "stopped"
@@ -166,24 +110,6 @@ class ChaosProxy:
     def open(self) -> int:
         """Connections that are open now."""
         return sum(record.open for record in self.connections)
-
-    def wait_for(self, predicate: Callable[[], T], timeout: float = 5.0) -> T:
-        """Waits until the counts satisfy `predicate`, without polling.
-
-        Args:
-            predicate: Called after every change to the counts.
-            timeout: Seconds.
-
-        Returns:
-            The true value of `predicate`.
-
-        Raises:
-            TimeoutError: It stayed false.
-        """
-        with self._changed:
-            if not self._changed.wait_for(predicate, timeout):
-                raise TimeoutError(f"not true within {timeout:g} s: {self!r}")
-            return predicate()
 
     # -- things that happen to networks
 
@@ -250,41 +176,14 @@ class ChaosProxy:
 
         self._call(heal)
 
-    def _call(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Runs `work` on the proxy's loop and waits for it."""
-        loop = self._loop
-        if loop is None:
-            return
-
-        async def run() -> None:
-            await work()
-
-        asyncio.run_coroutine_threadsafe(run(), loop).result(_PATIENCE)
-
     # -- the thread
 
-    def _notify(self) -> None:
-        with self._changed:
-            self._changed.notify_all()
-
-    def _main(self, ready: threading.Event, failure: list[OSError]) -> None:
-        try:
-            asyncio.run(self._serve(ready))
-        except OSError as exc:
-            failure.append(exc)
-        finally:
-            ready.set()
-
-    async def _serve(self, ready: threading.Event) -> None:
-        stop = asyncio.Event()
+    async def _open(self) -> None:
         await self._listen()
-        self._loop, self._stop = asyncio.get_running_loop(), stop
-        ready.set()
-        await stop.wait()
+
+    async def _close(self) -> None:
         await self._close_port()
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._end_tasks()
 
     async def _listen(self) -> None:
         """Opens or closes the port; it stays ours either way."""
@@ -320,10 +219,8 @@ class ChaosProxy:
         while True:
             sock, _ = await loop.sock_accept(listener)
             record = ChaosConnection(len(self.connections) + 1)
-            task = loop.create_task(self._connection(record, self._faults(), sock))
             self.connections.append(record)
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._spawn(self._connection(record, self._faults(), sock))
             self._notify()
 
     def _faults(self) -> list[Fault]:
