@@ -15,6 +15,7 @@ import ssl
 from collections.abc import Iterable, MutableMapping
 from dataclasses import replace
 from functools import partial
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult
 
@@ -60,20 +61,20 @@ __all__ = [
     "websocket_url_for",
 ]
 
-# Header fields of an upgrade that may be shown in a DEBUG log.
-_SHOWN = frozenset(
-    {
-        "host",
-        "upgrade",
-        "connection",
-        "sec-websocket-version",
-        "date",
-        "server",
-        "content-type",
-        "content-length",
-        "retry-after",
-    }
-)
+# Header fields of an upgrade that may be shown in a DEBUG log: what is sent, and what is received where it looks so.
+# An answer may say anything, even what it was asked with.
+_SENT = frozenset({"host", "upgrade", "connection", "sec-websocket-version"})
+_RECEIVED = {
+    "upgrade": re.compile("websocket", re.IGNORECASE),
+    "connection": re.compile("upgrade|close|keep-alive", re.IGNORECASE),
+    "date": re.compile(r"[A-Z][a-z]{2}, \d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d GMT"),
+    "content-type": re.compile(
+        r"(application/json|text/(html|plain|event-stream))(; ?charset=utf-8)?", re.IGNORECASE
+    ),
+    "content-length": re.compile(r"\d{1,12}"),
+    "retry-after": re.compile(r"\d{1,6}"),
+}
+_PHRASES: dict[object, str] = {status.value: status.phrase for status in HTTPStatus}
 _KEPT = frozenset({"retry-after", "retry-after-ms", "x-request-id", "x-should-retry"})
 _WORD = re.compile(r"[A-Za-z0-9_.\-]{1,64}")
 _MAX_BODY = 64 * 1024
@@ -107,7 +108,12 @@ class _Redacting(_Adapter):
 
 def _masked(message: str, args: tuple[object, ...]) -> tuple[object, ...]:
     if message[1:] == " %s: %s" and len(args) == 2:
-        return args if str(args[0]).lower() in _SHOWN else (args[0], "[masked]")
+        name, value = str(args[0]), str(args[1])
+        seems = _RECEIVED.get(name.lower())
+        known = seems and seems.fullmatch(value) if message[0] == "<" else name.lower() in _SENT
+        return args if known else (name, "[masked]")
+    if message == "< HTTP/1.1 %d %s":  # with the phrase that belongs to the status
+        return args[0], _PHRASES.get(args[0], "[masked]")
     return tuple(_summary(arg) for arg in args)
 
 

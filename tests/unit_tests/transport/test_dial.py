@@ -581,14 +581,18 @@ def test_debug_logs_show_what_happens_and_nothing_secret(
         assert useful in text, useful
 
 
-@pytest.mark.parametrize("status", ["302 Found", "401 No", "502 Bad"])
+@pytest.mark.parametrize("status", ["302 Found", "401 No", f"502 {CANARY}", f"599 {CANARY}"])
 def test_debug_logs_of_refusals_hold_nothing_secret(
     status: str, everything_logged: list[str], make_manager: Any, at_once: None
 ) -> None:
-    answer = answering(status, {"Location": f"/{CANARY}", "X-Echo": CANARY}, CANARY.encode())
+    told = {"Location": f"/{CANARY}", "X-Echo": CANARY, "Server": CANARY, "Content-Type": f"text/plain; {CANARY}",
+            "Retry-After": "0"}  # fmt: skip
+    answer = answering(status, told, CANARY.encode())
     with raw_server(answer) as server:
         outcome = run(make_manager(), to(server), CANARY)
     assert outcome.kind is FailureKind.HANDSHAKE_REJECTED
     text = "\n".join(everything_logged)
     assert CANARY not in text
     assert f"HTTP/1.1 {status[:3]}" in text
+    assert "Content-Type: [masked]" in text
+    assert "Retry-After: 0" in text
