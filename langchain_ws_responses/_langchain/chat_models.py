@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing, closing
@@ -468,6 +469,12 @@ class ChatOpenAIWebSocket(ChatOpenAI):
             (name, SecretStr("…") if value is not None and name in hidden else value)
             for name, value in super().__repr_args__()
         ]
+
+
+# langchain-core asks for the signature of these two in every call, and taking a function apart is slow. A function that
+# has been given its signature is not taken apart.
+for _function in (ChatOpenAIWebSocket._generate, ChatOpenAIWebSocket._agenerate):
+    setattr(_function, "__signature__", inspect.signature(_function))  # noqa: B010
 
 
 def _stamp(result: ChatResult, turn: Turn) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import inspect
+import types
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -333,6 +334,19 @@ def test_client_without_a_turn_is_the_openai_client_untouched(manager: Connectio
         assert raw.parse().output_text == "C."
         assert {request.transport for request in server.requests} == {"http"}
         assert without_ids("resp_1") == "resp_…"
+
+
+@pytest.mark.parametrize("name", ["_generate", "_agenerate"])
+def test_signature_that_langchain_asks_for_is_there_already(name: str) -> None:
+    given = getattr(ChatOpenAIWebSocket, name)
+    # Another function of the same code, without what was put on it.
+    untouched = types.FunctionType(
+        given.__code__, given.__globals__, given.__name__, given.__defaults__, given.__closure__
+    )
+    untouched.__annotations__ = given.__annotations__
+    untouched.__kwdefaults__ = given.__kwdefaults__
+    assert "__signature__" in vars(given)
+    assert inspect.signature(given) == inspect.signature(untouched)
 
 
 def test_a_model_that_is_only_half_made_can_be_shown() -> None:
