@@ -6,6 +6,7 @@ a conversation that worked over HTTP must not fail here because of them.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import Any
 
@@ -27,8 +28,14 @@ def _default(value: Any) -> Any:
 
 def _has_nan(value: Any, text: bytes) -> bool:
     """Whether `orjson` wrote `null` for a float that is not a number."""
-    if b"null" not in text:
+    # Not every "null": the schema of nearly every tool has the type of that name.
+    if b":null" not in text and b"[null" not in text and b",null" not in text and text != b"null":
         return False
+    # What is of a class of its own may not be comparable.
+    with contextlib.suppress(Exception):
+        # A number that is none was read again as None. The standard library's encoder takes four times as long.
+        if orjson.loads(text) == value:
+            return False
     try:
         json.dumps(value, default=_default, allow_nan=False)
     except ValueError:

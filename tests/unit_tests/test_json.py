@@ -96,6 +96,30 @@ def test_a_float_that_json_does_not_have_is_refused_as_over_http(number: float, 
     assert canonical(wrap(number)) == canonical(wrap(number))
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"anyOf": [{"type": "string"}, {"type": "null"}], "default": None},
+        {"output": '{"found":null,"all":[null,1]}'},
+        [None, 1.5, {"a": None}],
+        None,
+    ],
+)
+def test_schemas_and_outputs_with_null_take_the_fast_way(value: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = json.dumps(value, separators=(",", ":")).encode()
+    monkeypatch.delattr(json, "dumps")
+    assert (dumps(value), canonical(value)) == (written, written)
+
+
+@given(_JSON, st.sampled_from([math.nan, math.inf, -math.inf]), st.booleans())
+def test_a_float_that_json_does_not_have_is_found_among_others(
+    value: Any, number: float, first: bool
+) -> None:
+    both = [None, number, value] if first else {"a": value, "b": {"c": [None, number]}}
+    with pytest.raises(ValueError, match="Out of range float"):
+        dumps(both)
+
+
 def test_null_and_the_word_null_are_written() -> None:
     assert dumps({"a": None, "b": "null"}) == b'{"a":null,"b":"null"}'
     moment = datetime(2026, 1, 2, tzinfo=timezone.utc)
