@@ -1,7 +1,8 @@
 """A trace: what hooks hear, as one JSON object per line, for `python -m langchain_ws_responses inspect`.
 
 Whoever tells must not wait for a disk: events go into a bounded queue, and a thread writes them. When the disk is too
-slow they are dropped and counted. Every write appends whole lines, so that several processes can share a file.
+slow they are dropped and counted. Every write appends whole lines, so that several processes can share a file. A file
+that has become too large is put aside as `NAME.1`, in the place of an older one.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import contextlib
 import logging
 import os
 import queue
+import stat
 import threading
 import time
 from pathlib import Path
@@ -36,10 +38,16 @@ from .runtime import runtime
 
 __all__ = ["EVENTS", "TRACE_ENV", "TRACE_VERSION", "TraceFile", "trace_of_environment"]
 
+try:
+    import fcntl
+except ImportError:  # Windows, where a file that is open cannot be put aside either
+    fcntl = None  # type: ignore[assignment]
+
 logger = logging.getLogger("langchain_ws_responses")
 
 TRACE_ENV = "LANGCHAIN_WS_RESPONSES_TRACE"
 CONTENT_ENV = "LANGCHAIN_WS_RESPONSES_TRACE_CONTENT"
+MAX_BYTES_ENV = "LANGCHAIN_WS_RESPONSES_TRACE_MAX_BYTES"
 TRACE_VERSION = 1
 EVENTS: dict[type[TransportEvent], str] = {
     ConnectionOpened: "connection_opened",
@@ -56,6 +64,7 @@ EVENTS: dict[type[TransportEvent], str] = {
 _CLOSE_SECONDS = 2.0
 _MOST_AT_ONCE = 256
 _MOST_CONTENT = 64
+_MAX_BYTES = 100_000_000
 
 
 class _Mark:
@@ -70,6 +79,56 @@ class _Mark:
         self.last = last
 
 
+class _Appended:
+    """A file that several processes append to, until it is full.
+
+    Args:
+        path: The file.
+        max_bytes: Where it is put aside; `None` for never.
+    """
+
+    def __init__(self, path: Path, max_bytes: int | None) -> None:
+        self._path = path
+        self._max_bytes = max_bytes
+        self._file = self._open()
+
+    def _open(self) -> int:
+        return os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+
+    def write(self, data: bytes) -> None:
+        """Appends."""
+        while data:
+            data = data[os.write(self._file, data) :]
+
+    def begun_anew(self) -> bool:
+        """Puts a full file aside, here or as another process has done; says whether a new one was begun."""
+        if self._max_bytes is None or fcntl is None:
+            return False
+        now = os.fstat(self._file)
+        if not stat.S_ISREG(now.st_mode) or (now.st_size < self._max_bytes and self._is_ours(now)):
+            return False
+        # Whoever comes second finds that it is done. `lockf` locks forks out as well, which share the open file.
+        fcntl.lockf(self._file, fcntl.LOCK_EX)
+        try:
+            if self._is_ours(now):
+                self._path.replace(f"{self._path}.1")
+        finally:
+            fcntl.lockf(self._file, fcntl.LOCK_UN)
+        full, self._file = self._file, self._open()
+        os.close(full)
+        return True
+
+    def _is_ours(self, now: os.stat_result) -> bool:
+        try:
+            return os.path.samestat(now, self._path.stat())
+        except FileNotFoundError:
+            return False
+
+    def close(self) -> None:
+        """Closes it."""
+        os.close(self._file)
+
+
 class TraceFile:
     """A hook that appends what it hears to a file, one JSON object per line. No content, no key, no response id.
 
@@ -77,6 +136,8 @@ class TraceFile:
         path: The file; made if it is not there, readable by its owner only. Several processes may share it.
         content: Also writes what goes over sockets, prompts and answers with their response ids; never a header or key.
         max_waiting: Events that may wait for the disk; further ones are dropped and counted.
+        max_bytes: A larger file is put aside as `NAME.1`, in the place of an older one; `None` for no limit. On Windows
+            there is none.
 
     Attributes:
         dropped: Events dropped so far.
@@ -93,16 +154,34 @@ class TraceFile:
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], *, content: bool = False, max_waiting: int = 10_000
+        self,
+        path: str | os.PathLike[str],
+        *,
+        content: bool = False,
+        max_waiting: int = 10_000,
+        max_bytes: int | None = _MAX_BYTES,
     ) -> None:
         self.path = Path(path)
         self.wants_content = content
         self.dropped = 0
         self._max_waiting = max_waiting
-        self._file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        self._file = _Appended(self.path, max_bytes)
         self._closed = False
         self._begin()
+        # Imported where somebody traces, as it is not light.
+        from multiprocessing.process import parent_process
+        from multiprocessing.util import register_after_fork
+
         atexit.register(self.close)
+        # The children of `multiprocessing` leave without `atexit`, but not without its own finalizers.
+        register_after_fork(self, TraceFile._flush_at_exit_of_child)
+        if parent_process() is not None:
+            self._flush_at_exit_of_child()
+
+    def _flush_at_exit_of_child(self) -> None:
+        from multiprocessing.util import Finalize
+
+        Finalize(None, self.flush, exitpriority=0)
 
     def _begin(self) -> None:
         self._pid = os.getpid()
@@ -138,7 +217,7 @@ class TraceFile:
 
     def _run(self, waiting: queue.SimpleQueue[Any], pid: int) -> None:
         threading.current_thread().name = "ws-responses trace"
-        told = False
+        told, fresh = False, True
         lines = [_header(pid)]
         while True:
             items = [waiting.get()]
@@ -150,21 +229,19 @@ class TraceFile:
                 count, self._told_dropped = self.dropped - self._told_dropped, self.dropped
                 lines.append(_json.dumps({**_head("dropped", pid), "count": count}))
             try:
-                self._write(b"".join(line + b"\n" for line in lines))
+                if self._file.begun_anew() and not fresh:
+                    lines.insert(0, _header(pid))
+                self._file.write(b"".join(line + b"\n" for line in lines))
             except OSError as exc:
                 if not told:
                     told = True
                     logger.warning("the trace %s cannot be written: %s", self.path.name, exc.strerror)
-            lines = []
+            lines, fresh = [], False
             marks = [item for item in items if isinstance(item, _Mark)]
             for mark in marks:
                 mark.reached.set()
             if any(mark.last for mark in marks):
                 return
-
-    def _write(self, data: bytes) -> None:
-        while data:
-            data = data[os.write(self._file, data) :]
 
     # -- life ----------------------------------------
 
@@ -204,7 +281,7 @@ class TraceFile:
         written = self._wait(_Mark(last=True), _CLOSE_SECONDS)
         self._closed = True
         if written:
-            os.close(self._file)
+            self._file.close()
 
     def __enter__(self) -> TraceFile:
         return self
@@ -257,10 +334,19 @@ def trace_of_environment() -> tuple[TraceFile, ...]:
     if path not in _of_environment:
         try:
             content = os.environ.get(CONTENT_ENV, "").lower() in ("1", "true", "yes")
-            _of_environment[path] = TraceFile(path, content=content)
+            _of_environment[path] = TraceFile(path, content=content, max_bytes=_max_bytes())
         except OSError as exc:
             # An agent must not fail because nobody can watch it.
             logger.warning("%s names a file that cannot be opened: %s", TRACE_ENV, exc.strerror)
             _of_environment[path] = None
     trace = _of_environment[path]
     return () if trace is None else (trace,)
+
+
+def _max_bytes() -> int | None:
+    """The limit that the environment sets; 0 takes it away."""
+    text = os.environ.get(MAX_BYTES_ENV, "").strip()
+    if text and not (text.isascii() and text.isdecimal()):
+        logger.warning("%s is no number of bytes: the limit stays at %d", MAX_BYTES_ENV, _MAX_BYTES)
+        text = ""
+    return int(text or _MAX_BYTES) or None

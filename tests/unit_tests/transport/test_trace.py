@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -258,6 +259,115 @@ def test_processes_and_forks_share_a_file_and_exit_loses_nothing(tmp_path: Path)
     assert {line["lane"] for line in sent} == {str(line["pid"]) for line in sent}
     # Parents 1,000 each, children 500: what waited at the fork is written once, by the parent.
     assert len(sent) == 3000
+
+
+POOL = """
+import multiprocessing, os, sys
+from langchain_ws_responses._transport.hooks import TurnSent
+from langchain_ws_responses._transport.runtime import runtime
+from langchain_ws_responses._transport.trace import TraceFile
+trace = None
+def tell(path):
+    global trace
+    trace = trace or TraceFile(path, max_waiting=100_000)
+    for number in range(2000):
+        runtime().call(trace, TurnSent(turn=str(number), reason="x" * 200))
+if __name__ == "__main__":
+    if sys.argv[2] == "fork":
+        tell(sys.argv[1])  # so that the child inherits the trace
+    child = multiprocessing.get_context(sys.argv[2]).Process(target=tell, args=[sys.argv[1]])
+    child.start()
+    child.join()
+    sys.exit(child.exitcode)
+"""
+
+
+@pytest.mark.parametrize("how", ["fork", "spawn"])
+def test_children_of_multiprocessing_write_what_waits_before_they_leave(tmp_path: Path, how: str) -> None:
+    if how not in multiprocessing.get_all_start_methods():
+        pytest.skip("this system has no fork")
+    path, program = tmp_path / "t", tmp_path / "program.py"
+    program.write_text(POOL)
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", str(program), str(path), how]
+    done = subprocess.run(command, capture_output=True, timeout=50, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    sent = [line for line in lines_of(path) if line["event"] == "turn_sent"]
+    assert len(sent) == (4000 if how == "fork" else 2000)
+
+
+# -- size ----------------------------------------
+
+rotates = pytest.mark.skipif(sys.platform == "win32", reason="Windows does not rename a file that is open")
+
+
+@rotates
+def test_a_file_that_is_full_is_put_aside_and_the_one_before_it_goes(tmp_path: Path) -> None:
+    path = tmp_path / "t"
+    with TraceFile(path, max_bytes=2000) as trace:
+        for number in range(30):
+            tell(trace, TurnSent(turn=str(number), reason="x" * 300))
+            assert trace.flush()
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["t", "t.1"]
+    old, new = lines_of(tmp_path / "t.1"), lines_of(path)
+    # Each begins with a line that says what it is, and nothing is lost between the two.
+    assert (old[0]["event"], new[0]["event"]) == ("trace", "trace")
+    turns = [int(line["turn"]) for line in old + new if line["event"] == "turn_sent"]
+    assert turns == list(range(turns[0], 30))
+    assert 2000 <= (tmp_path / "t.1").stat().st_size < 3000
+    assert path.stat().st_mode & 0o077 == 0
+
+
+@rotates
+def test_processes_that_share_a_file_put_it_aside_once(tmp_path: Path) -> None:
+    path = tmp_path / "t"
+    with TraceFile(path, max_bytes=2000) as one, TraceFile(path, max_bytes=2000) as other:
+        tell(other, TurnSent(turn="first"))
+        assert other.flush()
+        tell(one, TurnSent(turn="long", reason="x" * 2000))
+        assert one.flush()
+        tell(one, TurnSent(turn="after"))
+        assert one.flush()
+        tell(other, TurnSent(turn="too"))  # its file has another name by now
+        assert other.flush()
+    names = [[line.get("turn") for line in lines_of(one)] for one in (tmp_path / "t.1", path)]
+    assert names == [[None, "first", None, "long"], [None, "after", None, "too"]]
+
+
+@rotates
+def test_a_file_that_was_taken_away_is_begun_anew(tmp_path: Path) -> None:
+    path = tmp_path / "t"
+    with TraceFile(path) as trace:
+        tell(trace, TurnSent(turn="1"))
+        assert trace.flush()
+        path.rename(tmp_path / "elsewhere")
+        tell(trace, TurnSent(turn="2"))
+        assert trace.flush()
+    assert [line.get("turn") for line in lines_of(path)] == [None, "2"]
+
+
+@pytest.mark.parametrize(
+    ("value", "limit", "warned"),
+    [("", 100_000_000, 0), ("5000", 5000, 0), ("0", None, 0), ("1 MB", 100_000_000, 1)],
+)
+def test_the_environment_sets_the_limit(
+    value: str, limit: int | None, warned: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    monkeypatch.setenv(ENV, str(tmp_path / "t"))
+    monkeypatch.setenv(f"{ENV}_MAX_BYTES", value)
+    monkeypatch.setattr(trace_module, "_of_environment", {})
+    asked: list[int | None] = []
+
+    class Asked(TraceFile):
+        def __init__(self, *args: Any, max_bytes: int | None, **more: Any) -> None:
+            asked.append(max_bytes)
+            super().__init__(*args, max_bytes=max_bytes, **more)
+
+    monkeypatch.setattr(trace_module, "TraceFile", Asked)
+    [trace] = trace_module.trace_of_environment()
+    trace.close()
+    assert asked == [limit]
+    assert len(caplog.records) == warned
 
 
 def test_what_comes_after_the_end_is_ignored(tmp_path: Path) -> None:
