@@ -25,7 +25,7 @@ def run(*args: str, env: Mapping[str, str] | None = None, cwd: Path | None = Non
     """Runs a command to its end."""
     return subprocess.run(
         [sys.executable, "-m", "langchain_ws_responses", *args], cwd=cwd, env=_environment(env),
-        capture_output=True, encoding="utf-8", timeout=50, check=False,
+        capture_output=True, encoding="utf-8", timeout=100, check=False,
     )  # fmt: skip
 
 

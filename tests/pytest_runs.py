@@ -64,7 +64,7 @@ def run_pytest(
         env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "CI": "", **(env or {})},
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=100,
         check=False,
     )
     run = Run(done.returncode, done.stdout + done.stderr)

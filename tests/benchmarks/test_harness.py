@@ -39,7 +39,7 @@ def server() -> Iterator[Endpoint]:
 
 def run(server: Endpoint, driver: str, call: str, **job: Any) -> dict[str, Any]:
     urls = {"base_url": f"{server.plain}/v1", "control_url": server.plain}
-    return measure({"driver": driver, "call": call, "requests": REQUESTS, **urls, **job}, timeout=50)
+    return measure({"driver": driver, "call": call, "requests": REQUESTS, **urls, **job}, timeout=100)
 
 
 # -- the workload ----------------------------------------
@@ -146,9 +146,9 @@ def test_many_conversations_at_once_share_lanes(server: Endpoint) -> None:
 
 
 def test_a_measurement_that_does_not_add_up_is_an_error(server: Endpoint) -> None:
-    assert "error" in measure({"driver": "ours", "call": "invoke"}, timeout=50)
+    assert "error" in measure({"driver": "ours", "call": "invoke"}, timeout=100)
     urls = {"base_url": "http://127.0.0.1:9/v1", "control_url": server.plain}
-    refused = measure({"driver": "wire-floor", "call": "invoke", "requests": 2, **urls}, timeout=50)
+    refused = measure({"driver": "wire-floor", "call": "invoke", "requests": 2, **urls}, timeout=100)
     assert "refused" in refused["error"]
 
 
@@ -172,7 +172,7 @@ def test_a_link_delays_and_shares_its_bandwidth() -> None:
 def test_the_relay_delays_a_client_over_tls() -> None:
     with paths(emulator="relay") as ways:
         job = {"driver": "wire-floor", "call": "invoke", "requests": 3, **ways[0].urls()}
-        result = measure(job, extra=ways[0].environment, timeout=50)
+        result = measure(job, extra=ways[0].environment, timeout=100)
     assert "error" not in result, result
     done = result["turn_done"]
     # TCP, TLS and the upgrade take a round trip each before the first request, then each turn takes one.
@@ -298,7 +298,7 @@ def test_compare_prints_tables_and_targets_and_writes_files(project: Path, tmp_p
         cwd=project,
         capture_output=True,
         text=True,
-        timeout=55,
+        timeout=100,
         check=False,
     )
     assert done.returncode in (0, 1), done.stderr

@@ -80,7 +80,7 @@ def test_bytes_of_a_rollout_against_the_wire_floor() -> None:
         for driver in ("wire-floor", "ours"):
             job = {"driver": driver, "call": "invoke", "requests": 30}
             urls = {"base_url": f"{server.plain}/v1", "control_url": server.plain}
-            result = measure({**job, **urls}, timeout=50)
+            result = measure({**job, **urls}, timeout=100)
             assert "error" not in result, result
             assert (result["requests"], result["connections"]) == (30, 1)
             sent[driver] = result["received"]

@@ -37,7 +37,7 @@ def python(*arguments: object, **environment: str) -> str:
         env={**{key: os.environ[key] for key in KEPT if key in os.environ}, **environment},
         capture_output=True,
         encoding="utf-8",
-        timeout=50,
+        timeout=100,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -295,7 +295,7 @@ def test_the_notebook(project: Path, tmp_path: Path) -> None:
             "JUPYTER_RUNTIME_DIR": str(tmp_path / "runtime"),
         },
         capture_output=True,
-        timeout=55,
+        timeout=100,
         check=True,
     )
     setup, sync, asynchronous, stream, together, closed = printed(

@@ -87,7 +87,7 @@ class Place:
         command = self.command(*args) if code is None else [sys.executable, "-c", code]
         return subprocess.run(
             command, cwd=self.root, env=self.environment(env), capture_output=True, encoding="utf-8",
-            timeout=50, check=False,
+            timeout=100, check=False,
         )  # fmt: skip
 
     def environment(self, extra: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -288,7 +288,7 @@ def test_a_signal_ends_it_quietly_and_cleans_up(place: Place, number: int, code:
         assert any(line.startswith("HTTP") for line in process.stderr), "it never got to work"
         assert place.leftovers() != []
         process.send_signal(number)
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=60)
     assert process.returncode == code
     assert out == ""
     assert "Traceback" not in err

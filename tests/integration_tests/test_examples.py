@@ -25,7 +25,7 @@ def play(project: Path, name: str) -> tuple[str, list[dict[str, Any]]]:
         env={key: os.environ[key] for key in kept if key in os.environ},
         capture_output=True,
         encoding="utf-8",
-        timeout=50,
+        timeout=100,
         check=False,
     )
     assert done.returncode == 0, done.stderr

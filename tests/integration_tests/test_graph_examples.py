@@ -46,7 +46,7 @@ def python(*arguments: object, **environment: str) -> subprocess.CompletedProces
         env={**{key: os.environ[key] for key in KEPT if key in os.environ}, **environment},
         capture_output=True,
         encoding="utf-8",
-        timeout=50,
+        timeout=100,
         check=False,
     )
 

@@ -59,7 +59,7 @@ def test_the_same_holds_under_strict_msgpack(project: Path) -> None:
         capture_output=True,
         check=False,
         text=True,
-        timeout=50,
+        timeout=100,
     )
     assert done.returncode == 0, done.stderr
     reports = json.loads(done.stdout)

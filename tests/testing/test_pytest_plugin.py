@@ -62,7 +62,7 @@ def test_plugin_imports_nothing_before_a_fixture_is_used(tmp_path: Path) -> None
             env={"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
             capture_output=True,
             text=True,
-            timeout=50,
+            timeout=100,
             check=True,
         )
         code, names = json.loads(done.stdout.splitlines()[-1])

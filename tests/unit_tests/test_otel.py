@@ -391,7 +391,7 @@ def test_without_the_api_it_says_what_to_install() -> None:
         "except ImportError as exc:\n    print(exc)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=50, check=True
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=100, check=True
     )
     assert 'pip install "langchain-ws-responses[otel]"' in done.stdout
 
@@ -412,6 +412,6 @@ def test_nothing_else_loads_the_api() -> None:
         "print('langchain_ws_responses.otel' in sys.modules)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=50, check=True
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=100, check=True
     )
     assert done.stdout == "False\n"

@@ -349,7 +349,7 @@ def test_dataclass_in_the_state_stays_one_under_strict_msgpack() -> None:
     )
     env = {**os.environ, "LANGGRAPH_STRICT_MSGPACK": "true"}
     done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=50, env=env
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=100, env=env
     )
     assert done.stdout.strip() == "{'note': Note(text='written')}"
 

@@ -584,7 +584,7 @@ def test_many_threads_at_once_lose_nothing() -> None:
 
 def run(script: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=50
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=100
     )
     return done.stdout.strip()
 

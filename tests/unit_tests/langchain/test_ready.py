@@ -422,7 +422,7 @@ raise SystemExit(os.waitstatus_to_exitcode(status))
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the platform has no os.fork")
 def test_a_forked_child_keeps_no_notes_and_no_taken_lock() -> None:
-    done = subprocess.run([sys.executable, "-c", _FORK], timeout=50, check=False, capture_output=True)
+    done = subprocess.run([sys.executable, "-c", _FORK], timeout=100, check=False, capture_output=True)
     assert done.returncode == 0, done.stderr.decode()
 
 

@@ -282,7 +282,7 @@ def test_first_calls_of_a_process_never_block_its_event_loop() -> None:
             [sys.executable, "-c", BLOCKING, server.base_url],
             capture_output=True,
             text=True,
-            timeout=50,
+            timeout=100,
             check=False,
         )
         assert done.returncode == 0, done.stderr

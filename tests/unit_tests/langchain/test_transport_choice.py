@@ -321,7 +321,7 @@ def test_with_websocket_keeps_every_setting(server: ResponsesServer, manager: Co
         base_url=server.base_url,
         temperature=0.3,
         max_tokens=50,
-        timeout=30,
+        timeout=60,
         max_retries=1,
         organization="org-1",
         default_headers={"X-Mine": "1"},
@@ -364,7 +364,7 @@ def test_fields_given_to_with_websocket_win(given: dict[str, Any], field: str, v
         base_url="https://host.invalid/v1",
         temperature=0.3,
         max_tokens=50,
-        timeout=30,
+        timeout=60,
     )
     model = with_websocket(plain, **given)
     assert getattr(model, field) == value

@@ -29,7 +29,7 @@ def run(command: list[str], project: Path, data_file: Path) -> str:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=100,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

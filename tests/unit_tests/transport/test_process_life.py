@@ -48,7 +48,7 @@ def python(
         if when is not None:
             when()
         try:
-            out, err = process.communicate(timeout=30)
+            out, err = process.communicate(timeout=60)
         finally:
             process.kill()
     assert err == ""

@@ -251,7 +251,7 @@ def test_processes_and_forks_share_a_file_and_exit_loses_nothing(tmp_path: Path)
     command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", CHILDREN, str(path)]
     started = [subprocess.Popen(command, stderr=subprocess.PIPE) for _ in range(2)]
     for process in started:
-        _, told = process.communicate(timeout=50)
+        _, told = process.communicate(timeout=100)
         assert (process.returncode, told) == (0, b"")
     lines = lines_of(path)
     sent = [line for line in lines if line["event"] == "turn_sent"]
