@@ -329,6 +329,10 @@ _SERVER_ADVICE: dict[str | int, str] = {
     429: "Wait as `retry-after` says, or send fewer turns at a time.",
 }
 
+# Where no connection came about, the cause is seldom in the program.
+DOCTOR = "Run `python -m langchain_ws_responses doctor` to look at each step."
+_DIALING = (FailureKind.DIAL_FAILED, FailureKind.DIAL_TIMEOUT, FailureKind.HANDSHAKE_REJECTED)
+
 _REPLAY_TEXT: dict[Replay, str] = {
     Replay.SAFE: "No answer was generated; sending the turn again is safe.",
     Replay.AMBIGUOUS: "The server may have generated an answer that was lost, so the turn is not repeated.",
@@ -388,6 +392,8 @@ def error_from(failure: Failure, *, replay: Replay) -> WebSocketResponsesError:
     advice = advice_for(failure)
     if failure.kind not in (FailureKind.CONFIGURATION, FailureKind.SERVER_ERROR):
         advice = f"{_REPLAY_TEXT[replay]} {advice}".strip()
+    if failure.kind in _DIALING:
+        advice = f"{advice} {DOCTOR}"
     return cls(failure, replay=replay, advice=advice)
 
 

@@ -18,7 +18,6 @@ __all__ = ["configure", "run"]
 
 _MAX_COUNT = 1000
 _QUESTION = "Answer with the word: pong"
-_REMEDY = "`python -m langchain_ws_responses doctor` looks at each step."
 _LOCAL = "The server is on this machine and there is no network: the times are the programs' own work."
 
 
@@ -75,22 +74,21 @@ def _measured(target: Target, args: argparse.Namespace, console: Console) -> Tim
 
     from .._protocol.events import FrameError
     from .._transport.retry import Failed
+    from ..errors import DOCTOR
     from .advice import next_step
 
     try:
         return asyncio.run(_measure(target, args, console.status))
     except Failed as exc:
         # Its cause and context are left out: they may quote what nobody should see.
-        message = f"{exc.failure.message} {next_step(exc.failure)} {_REMEDY}"
+        message = f"{exc.failure.message} {next_step(exc.failure)} {DOCTOR}"
     except ConnectionClosed as exc:
         code = exc.rcvd.code if exc.rcvd is not None else None
-        message = f"the server closed the connection ({code or 'without a close frame'}). {_REMEDY}"
+        message = f"the server closed the connection ({code or 'without a close frame'}). {DOCTOR}"
     except (TimeoutError, asyncio.TimeoutError):
-        message = (
-            f"no answer within {args.timeout:g} s. Raise --timeout if the server needs longer. {_REMEDY}"
-        )
+        message = f"no answer within {args.timeout:g} s. Raise --timeout if the server needs longer. {DOCTOR}"
     except FrameError as exc:
-        message = f"{exc}: it does not speak this API. Check --base-url. {_REMEDY}"
+        message = f"{exc}: it does not speak this API. Check --base-url. {DOCTOR}"
     finally:
         console.clear()
     raise CommandError(message)

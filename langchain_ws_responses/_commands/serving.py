@@ -83,12 +83,13 @@ def run_until_stopped(
 
 def _why_not(exc: OSError) -> str:
     """Says why an address cannot be listened on, and what to do."""
-    if isinstance(exc, socket.gaierror) or exc.errno == errno.EADDRNOTAVAIL:
-        why = exc.strerror if isinstance(exc, socket.gaierror) else os.strerror(errno.EADDRNOTAVAIL)
+    unknown = isinstance(exc, socket.gaierror)
+    # Where no address is this machine's, asyncio says so without a number from Python 3.13 on.
+    if unknown or exc.errno in (None, errno.EADDRNOTAVAIL):
+        why = exc.strerror if unknown else os.strerror(errno.EADDRNOTAVAIL)
         return f"{why}. Give --host an address of this machine, such as 127.0.0.1."
     # asyncio puts a sentence with the address in the place of the system's words.
-    why = os.strerror(exc.errno) if exc.errno else str(exc)
-    return f"{why}. Choose another port with --port, or a free one with --port 0."
+    return f"{os.strerror(exc.errno or 0)}. Choose another port with --port, or a free one with --port 0."
 
 
 def _announce(

@@ -84,10 +84,12 @@ def explain(transport: Mapping[str, Any]) -> str:
     items, size = transport.get("items", 0), transport.get("bytes", 0)
     over = _over(transport)
     what = "one item" if items == 1 else f"{items} items"
+    # Nothing is said of what has not come about: a turn that failed before it was sent has no bytes and no connection.
+    bytes_sent = f", {size:,} bytes" if size else ""
     if mode == "delta":
-        parts = [f"Sent as a delta {over}: only {what} that the server did not have yet, {size:,} bytes."]
+        parts = [f"Sent as a delta {over}: only {what} that the server did not have yet{bytes_sent}."]
     else:
-        parts = [f"Sent in full {over}: {what}, {size:,} bytes."]
+        parts = [f"Sent in full {over}: {what}{bytes_sent}."]
     why, remedy = _REASONS.get(reason, (reason or "no reason is given", None))
     parts.append(f"Why ({reason}): {why}.")
     if mode != "delta" and remedy is not None:
@@ -107,9 +109,11 @@ def explain(transport: Mapping[str, Any]) -> str:
 def _over(transport: Mapping[str, Any]) -> str:
     if transport.get("kind") == "http":
         return "over HTTP"
+    if not transport.get("connection"):
+        return "over the socket"
     lane = f", lane {transport['lane']}" if transport.get("lane") else ""
     state = "had carried a turn before" if transport.get("reused") else "was new"
-    return f"over the socket (connection {transport.get('connection') or '-'}{lane}, which {state})"
+    return f"over the socket (connection {transport['connection']}{lane}, which {state})"
 
 
 def explain_message(message: BaseMessage | None, last: Mapping[str, Any]) -> str:

@@ -43,6 +43,11 @@ def cancelled_at(number: int, call: Coroutine[Any, Any, Any]) -> Generator[Any, 
             thrown = exc
 
 
+async def _cancelled_at(number: int, call: Coroutine[Any, Any, Any]) -> Any:
+    """The same as a coroutine: from Python 3.12 on a task takes nothing else."""
+    return await cancelled_at(number, call)
+
+
 async def ask(model: Any, way: str) -> str:
     if way == "ainvoke":
         return str((await model.ainvoke("the one")).text)
@@ -53,7 +58,7 @@ async def was_cancelled(model: Any, way: str, number: int) -> bool:
     """Cancels at one await, beside a sibling and before another turn; False: the call was over before."""
     here = asyncio.all_tasks()
     beside = asyncio.create_task(model.ainvoke("the sibling"))
-    task = asyncio.create_task(cancelled_at(number, ask(model, way)))
+    task = asyncio.create_task(_cancelled_at(number, ask(model, way)))
     done = await asyncio.gather(task, return_exceptions=True)
     cancelled = isinstance(done[0], asyncio.CancelledError)
     assert cancelled or done == ["This answers the one."]

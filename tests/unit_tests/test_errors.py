@@ -229,7 +229,7 @@ def test_a_message_says_what_happened_and_ends_with_what_to_do(error: errors.Web
     assert str(error).endswith(error.advice)
     last = re.split(r"(?<=\.) ", str(error))[-1]
     assert re.match(
-        r"(Call|Check|Correct|Raise|Read|Redirects|Send|The proxy wants|The WebSocket mode is not|Try|Use|Wait"
+        r"(Call|Check|Correct|Raise|Read|Redirects|Run|Send|The proxy wants|The WebSocket mode is not|Try|Use|Wait"
         r"|This endpoint has no)\b",
         last,
     ), last
@@ -268,6 +268,9 @@ REMEDIES = [
 def test_the_remedy_is_named(kind: FailureKind, status: int | None, remedy: str) -> None:
     error = error_from(Failure(kind, status=status, message="No."), replay=Replay.SAFE)
     assert remedy in error.advice
+    # Where no connection came about, there is something that looks further.
+    dialing = kind in (K.DIAL_FAILED, K.DIAL_TIMEOUT, K.HANDSHAKE_REJECTED)
+    assert ("langchain_ws_responses doctor`" in error.advice) is dialing
 
 
 def test_a_message_says_whether_the_turn_may_be_sent_again() -> None:

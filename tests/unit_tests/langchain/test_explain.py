@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 from collections.abc import Iterator
 from typing import Any
 
+import openai
 import pytest
 from canaries import Tracer
 from langchain_core.messages import AIMessage, HumanMessage
 from pairs import run, socket_model
 
-from langchain_ws_responses import ConnectionManager, Reason
+from langchain_ws_responses import ChatOpenAIWebSocket, ConnectionManager, Reason
 from langchain_ws_responses._langchain import explain as module
 from langchain_ws_responses._transport.retry import set_testing
 from langchain_ws_responses.testing import ResponsesServer, drop, error, text
@@ -85,6 +87,24 @@ def test_a_failure_is_explained(manager: ConnectionManager) -> None:
             model.invoke("x")
     assert model.explain().startswith("The last turn ended with ")
     assert "before its answer was complete. Sent in full over the socket" in model.explain()
+
+
+def test_a_turn_that_was_never_sent_is_explained_without_what_there_was_not(
+    manager: ConnectionManager,
+) -> None:
+    with socket.socket() as taken:  # bound, so that nobody else gets it, and never listening
+        taken.bind(("127.0.0.1", 0))
+        model = ChatOpenAIWebSocket(
+            model="gpt-5.5", base_url=f"http://127.0.0.1:{taken.getsockname()[1]}/v1", api_key="none",
+            manager=manager, transport="websocket", max_retries=0,
+        )  # fmt: skip
+        with pytest.raises(openai.APIConnectionError, match="Run `python -m langchain_ws_responses doctor`"):
+            model.invoke("x")
+    told = model.explain()
+    assert (
+        "before an answer came. It was planned as: Sent in full over the socket: one item. Why (first_turn)"
+        in told
+    )
 
 
 def test_a_message_from_elsewhere_does_not_say(manager: ConnectionManager) -> None:
