@@ -13,7 +13,7 @@ from .results import Key
 __all__ = ["MODES", "Options", "Task", "tasks"]
 
 MODES = ("rollout", "stream", "conversations", "network")
-FLOORS = ("wire-floor", "wire-floor-lanes", "langchain-floor")
+FLOORS = ("wire-floor", "wire-floor-lanes", "langchain-floor", "langchain-floor-lanes")
 _STREAM_REPEAT = 5
 _IMPORT_REPEAT = 4
 THINKING_TURNS = 12
@@ -93,7 +93,7 @@ def tasks(options: Options, paths: Sequence[NetworkPath] = ()) -> list[Task]:
 def _rollouts(options: Options) -> Iterable[Task]:
     requests = max(options.turns)
     for name in options.drivers:
-        if name == "wire-floor-lanes":
+        if name.endswith("-lanes"):
             continue
         for call in DRIVERS[name].calls:
             if _too_much(options, name, call):
@@ -116,7 +116,7 @@ def _too_much(options: Options, name: str, call: str) -> bool:
 def _streams(options: Options) -> Iterable[Task]:
     for name in options.drivers:
         # One answer has no history: what differs between the two forms of a client is not in it.
-        if name in ("wire-floor-lanes", "chatopenai-full", "agents-full"):
+        if name.endswith("-lanes") or name in ("chatopenai-full", "agents-full"):
             continue
         for call in DRIVERS[name].calls:
             job = {"deltas": options.deltas, "repeat": _STREAM_REPEAT}
@@ -140,7 +140,7 @@ def _conversations(options: Options) -> Iterable[Task]:
 def _network(options: Options, path: NetworkPath) -> Iterable[Task]:
     long, main = max(options.network_turns), min(NETWORK_TURNS, max(options.network_turns))
     for name in options.drivers:
-        if name == "wire-floor-lanes":
+        if name.endswith("-lanes"):
             continue
         call = "invoke" if "invoke" in DRIVERS[name].calls else "ainvoke"
         ours = name in ("wire-floor", "ours", "chatopenai-full", "chatopenai-prev")

@@ -216,6 +216,7 @@ def _conversations(results: Results, size: int) -> str:
                 _show(stat),
                 _show(results.of(key, field("p99")), 1000, 0),
                 _show(results.of(key, field("connections")), 1, 0),
+                _show(results.of(key, field("start_mib")), 1, 0),
                 _show(results.of(key, field("peak_mib")), 1, 0),
             ]
         )
@@ -226,6 +227,7 @@ def _conversations(results: Results, size: int) -> str:
         "conversations/s",
         "p99 of a turn, ms",
         "connections",
+        "MiB before",
         "peak MiB",
     ]
     return table(f"{size} conversations of 10 turns at once", head, rows)

@@ -48,6 +48,7 @@ class Measurement:
         self.deltas = given.get("deltas")
         self.model = text_model(self.deltas) if self.deltas else call_model(given["requests"])
         self.conversations = int(given.get("conversations", 1))
+        self.start_mib = 0.0
         self.clocks: list[Clock] = []
         self.texts: list[str] = []
 
@@ -110,6 +111,7 @@ class Measurement:
 
     def _start(self) -> tuple[float, float]:
         gc.collect()
+        self.start_mib = _peak_mib()
         control(self.given["control_url"], "/reset", think=self.given.get("think", 0.0))
         return time.process_time(), time.perf_counter()
 
@@ -129,9 +131,8 @@ class Measurement:
             "requests": requests,
             "received": report["received"] / repeat,
             "connections": report["connections"],
-            # KiB on Linux, bytes on macOS.
-            "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-            / (1024 if sys.platform != "darwin" else 1024 * 1024),
+            "start_mib": self.start_mib,
+            "peak_mib": _peak_mib(),
         }
         if self.conversations > 1:
             return {**result, **self._latencies()}
@@ -160,6 +161,12 @@ class Measurement:
             "to_hand": [here - there for there, here in zip(report["written"], received, strict=True)],
             "turn_bytes": report["sizes"],
         }
+
+
+def _peak_mib() -> float:
+    # KiB on Linux, bytes on macOS.
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1024 if sys.platform != "darwin" else 1024 * 1024)
 
 
 if __name__ == "__main__":

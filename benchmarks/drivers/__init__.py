@@ -66,6 +66,9 @@ DRIVERS: dict[str, Driver] = {
     "wire-floor": Driver("wire_floor", "wire floor", ("invoke", "ainvoke")),
     "wire-floor-lanes": Driver("wire_floor", "wire floor, 16 lanes", ("ainvoke",), options={"lanes": 16}),
     "langchain-floor": Driver("langchain_floor", "LangChain floor", ALL),
+    "langchain-floor-lanes": Driver(
+        "langchain_floor", "LangChain floor, 16 lanes", ("ainvoke",), options={"lanes": 16}
+    ),
     "ours": Driver("ours", "this package", ALL),
     "chatopenai-prev": Driver(
         "chatopenai", "ChatOpenAI, previous id", ALL, options={"use_previous_response_id": True}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
 from typing import Any
 
 import orjson
@@ -16,7 +16,7 @@ from langchain_core.utils.function_calling import convert_to_openai_tool
 from ..clock import Clock
 from . import Job
 from ._chat import achat_session, chat_session
-from .wire_floor import TERMINAL, headers
+from .wire_floor import TERMINAL, LanePool, headers
 
 _ROLES = {"human": "user", "system": "system"}
 _DELTA = b"response.output_text.delta"
@@ -31,6 +31,7 @@ class FloorModel(BaseChatModel):
     url: str
     sync_socket: Any = None
     async_socket: Any = None
+    lanes: Any = None
 
     @property
     def _llm_type(self) -> str:
@@ -41,7 +42,7 @@ class FloorModel(BaseChatModel):
         flat = [convert_to_openai_tool(tool) for tool in tools]
         return self.bind(tools=[{"type": "function", "strict": False, **tool["function"]} for tool in flat])
 
-    def _request(self, messages: Sequence[BaseMessage], tools: Sequence[Any]) -> bytes:
+    def _request(self, messages: Sequence[BaseMessage], tools: Sequence[Any]) -> dict[str, Any]:
         start, parent = 0, None
         for index in range(len(messages) - 1, -1, -1):
             if isinstance(messages[index], AIMessage):
@@ -61,7 +62,10 @@ class FloorModel(BaseChatModel):
         }
         if parent is not None:
             request["previous_response_id"] = parent
-        return orjson.dumps(request)
+        return request
+
+    def _frame(self, messages: Sequence[BaseMessage], tools: Sequence[Any]) -> bytes:
+        return orjson.dumps(self._request(messages, tools))
 
     def _connected(self) -> Any:
         if self.sync_socket is None:
@@ -85,7 +89,7 @@ class FloorModel(BaseChatModel):
         self, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **kwargs: Any
     ) -> ChatResult:
         socket = self._connected()
-        socket.send(self._request(messages, kwargs.get("tools", ())), text=True)
+        socket.send(self._frame(messages, kwargs.get("tools", ())), text=True)
         while not (frame := socket.recv(decode=False)).startswith(TERMINAL):
             pass
         return _result(frame)
@@ -93,8 +97,10 @@ class FloorModel(BaseChatModel):
     async def _agenerate(
         self, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **kwargs: Any
     ) -> ChatResult:
+        if self.lanes is not None:
+            return _result(await self.lanes.ask(self._request(messages, kwargs.get("tools", ()))))
         socket = await self._aconnected()
-        await socket.send(self._request(messages, kwargs.get("tools", ())), text=True)
+        await socket.send(self._frame(messages, kwargs.get("tools", ())), text=True)
         while not (frame := await socket.recv(decode=False)).startswith(TERMINAL):
             pass
         return _result(frame)
@@ -103,7 +109,7 @@ class FloorModel(BaseChatModel):
         self, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **kwargs: Any
     ) -> Iterator[ChatGenerationChunk]:
         socket = self._connected()
-        socket.send(self._request(messages, kwargs.get("tools", ())), text=True)
+        socket.send(self._frame(messages, kwargs.get("tools", ())), text=True)
         while True:
             frame = socket.recv(decode=False)
             chunk = _chunk(frame)
@@ -118,7 +124,7 @@ class FloorModel(BaseChatModel):
         self, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **kwargs: Any
     ) -> AsyncIterator[ChatGenerationChunk]:
         socket = await self._aconnected()
-        await socket.send(self._request(messages, kwargs.get("tools", ())), text=True)
+        await socket.send(self._frame(messages, kwargs.get("tools", ())), text=True)
         while True:
             frame = await socket.recv(decode=False)
             chunk = _chunk(frame)
@@ -176,8 +182,23 @@ def session(job: Job) -> AbstractContextManager[Callable[[str, Clock], str]]:
 
 
 def asession(job: Job) -> AbstractAsyncContextManager[Callable[[str, Clock], Awaitable[str]]]:
-    """One model and one socket for all conversations, one after another."""
+    """One model and one socket for all conversations, one after another; with `lanes` many at a time."""
+    if job.options.get("lanes"):
+        return _lane_session(job, job.options["lanes"])
     return achat_session(job, make_model, close=_aclose)
+
+
+@asynccontextmanager
+async def _lane_session(job: Job, size: int) -> AsyncIterator[Callable[[str, Clock], Awaitable[str]]]:
+    """One model, whose turns take any free lane of any of its sockets."""
+    pool = LanePool(job, size)
+
+    def make(job: Job, name: str) -> FloorModel:
+        return FloorModel(model=name, url=job.socket_url, lanes=pool)
+
+    async with achat_session(job, make) as run:
+        yield run
+    await pool.close()
 
 
 def _close(model: FloorModel) -> None:

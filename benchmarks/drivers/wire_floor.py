@@ -142,37 +142,54 @@ async def asession(job: Job) -> AsyncIterator[Callable[[str, Clock], Awaitable[s
     await asyncio.gather(*(socket.close() for socket in sockets))
 
 
+class LanePool:
+    """Sockets with lanes; one more is opened whenever every lane is taken."""
+
+    def __init__(self, job: Job, size: int) -> None:
+        self._job = job
+        self._size = size
+        self._opened: list[asyncio.Task[Lanes]] = []
+        self._free: list[tuple[asyncio.Task[Lanes], str]] = []
+
+    async def _open(self) -> Lanes:
+        from websockets.asyncio.client import connect
+
+        url = self._job.socket_url
+        return Lanes(
+            await connect(url, compression=None, max_size=None, additional_headers=headers(), max_queue=None)
+        )
+
+    async def ask(self, request: dict[str, Any]) -> bytes:
+        """Sends a request on a free lane and waits for its terminal event."""
+        if not self._free:
+            connection = asyncio.create_task(self._open())
+            self._opened.append(connection)
+            self._free.extend((connection, f"lane_{number:02d}") for number in range(self._size))
+        connection, lane = taken = self._free.pop()
+        answer = await (await connection).ask(request, lane)
+        self._free.append(taken)
+        return answer
+
+    async def close(self) -> None:
+        """Closes the sockets."""
+        for task in self._opened:
+            (await task).reader.cancel()
+            await (await task).socket.close()
+
+
 @asynccontextmanager
 async def _lane_session(job: Job, size: int) -> AsyncIterator[Callable[[str, Clock], Awaitable[str]]]:
-    from websockets.asyncio.client import connect
-
-    opened: list[asyncio.Task[Lanes]] = []
-    free: list[tuple[asyncio.Task[Lanes], str]] = []
-
-    async def open_one() -> Lanes:
-        socket = await connect(
-            job.socket_url, compression=None, max_size=None, additional_headers=headers(), max_queue=None
-        )
-        return Lanes(socket)
+    pool = LanePool(job, size)
 
     async def one(model: str, clock: Clock) -> str:
-        if not free:
-            connection = asyncio.create_task(open_one())
-            opened.append(connection)
-            free.extend((connection, f"lane_{number:02d}") for number in range(size))
-        connection, lane = free.pop()
-        lanes = await connection
         request: dict[str, Any] | None = first(model)
         response: dict[str, Any] = {}
         while request is not None:
             clock.send()
-            response = orjson.loads(await lanes.ask(request, lane))["response"]
+            response = orjson.loads(await pool.ask(request))["response"]
             clock.got()
             request = following(model, response)
-        free.append((connection, lane))
         return text_of(response)
 
     yield one
-    for task in opened:
-        (await task).reader.cancel()
-        await (await task).socket.close()
+    await pool.close()

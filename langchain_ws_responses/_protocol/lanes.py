@@ -50,7 +50,7 @@ _TABLE: dict[tuple[LaneState, LaneInput], LaneState] = {
 }
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Lane:
     """One lane of one connection.
 

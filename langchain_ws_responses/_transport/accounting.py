@@ -47,7 +47,7 @@ class Buffers:
         self.live: set[Ticket] = set()
         self._limits = limits
         # Turns that have ended while events of theirs still wait; one whose caller is gone must not be kept for that.
-        self._unread: dict[int, weakref.ref[Ticket]] = {}
+        self._unread: weakref.WeakValueDictionary[int, Ticket] = weakref.WeakValueDictionary()
         self._at_most = 0
 
     def add(self, ticket: Ticket) -> None:
@@ -58,12 +58,11 @@ class Buffers:
         """A turn is over; what its caller has not taken yet still counts."""
         self.live.discard(ticket)
         if ticket.mailbox.pending:
-            known, unread = id(ticket), self._unread
-            unread[known] = weakref.ref(ticket, lambda _: unread.pop(known, None))
+            self._unread[id(ticket)] = ticket
 
     def total(self) -> int:
         """Bytes that wait for all callers together. Safe from any thread."""
-        over = [ticket for known in list(self._unread.values()) if (ticket := known()) is not None]
+        over = [ticket for known in self._unread.valuerefs() if (ticket := known()) is not None]
         return sum(ticket.mailbox.pending for ticket in [*list(self.live), *over])
 
     def victim(self, ticket: Ticket, size: int) -> Ticket | None:

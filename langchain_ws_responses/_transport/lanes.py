@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from enum import IntEnum
 
 from .._protocol.connection import ResponsesProtocol
-from .._protocol.lanes import Lane
+from .._protocol.lanes import Lane, LaneState
 from .._types import Failure
 
 __all__ = ["Cost", "LaneBook", "Offer"]
@@ -14,6 +14,7 @@ __all__ = ["Cost", "LaneBook", "Offer"]
 _STREAM_LIMIT = "websocket_stream_limit_reached"
 # An unstored chain that nobody has continued for so long is most likely over.
 _CHAIN_SECONDS = 60.0
+_IDLE = LaneState.IDLE
 
 
 class Cost(IntEnum):
@@ -27,6 +28,9 @@ class Cost(IntEnum):
     """Its chain is only here, but nobody has continued it for a minute."""
     CHAIN = 3
     """Its chain is only here: its next turn would have to be sent in full."""
+
+
+_NOTHING, _STORED = Cost.NOTHING, Cost.STORED
 
 
 @dataclass(frozen=True)
@@ -66,17 +70,21 @@ class LaneBook:
             only = protocol.lanes.get(None)
             return Offer(Cost.NOTHING) if only is None else Offer(self._price(only, now), only.used_at, only)
         best: Lane | None = None
-        names, cost = 0, Cost.CHAIN
+        cost = Cost.CHAIN
+        # A turn whose lane has gone to another chain asks every connection: nothing is called for each lane.
         for lane in protocol.lanes.values():
-            if lane.name is None:
-                continue
-            names += 1
             # A lane whose response is being forked must not advance, with another chain neither.
-            if not lane.idle or lane.forks:
+            if lane.state is not _IDLE or lane.forks or lane.name is None:
                 continue
-            price = self._price(lane, now)
-            if best is None or price < cost or (price == cost and lane.used_at < best.used_at):
+            if lane.latest is None:
+                price = _NOTHING
+            elif lane not in self._unstored:
+                price = _STORED
+            else:
+                price = self._price(lane, now)
+            if best is None or price < cost or (price is cost and lane.used_at < best.used_at):
                 best, cost = lane, price
+        names = len(protocol.lanes) - (None in protocol.lanes)
         if names < self._max_names and (best is None or cost is not Cost.NOTHING):
             return Offer(Cost.NOTHING)
         return None if best is None else Offer(cost, best.used_at, best)

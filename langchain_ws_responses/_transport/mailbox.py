@@ -34,6 +34,8 @@ class Mailbox(Protocol):
 class _Counted:
     """Counts bytes with one writer per counter, so that no lock is needed."""
 
+    __slots__ = ("_discarded_bytes", "_put_bytes", "_taken_bytes")
+
     def __init__(self) -> None:
         self._put_bytes = 0
         self._discarded_bytes = 0
@@ -46,6 +48,8 @@ class _Counted:
 
 class SyncMailbox(_Counted):
     """For a caller that blocks its thread."""
+
+    __slots__ = ("_queue",)
 
     def __init__(self) -> None:
         super().__init__()
@@ -89,6 +93,8 @@ def _crossing() -> Crossing:
 class AsyncMailbox(_Counted):
     """For a caller on an event loop: the loop is woken only when the box goes from empty to non-empty."""
 
+    __slots__ = ("_awake", "_crossing", "_items", "_waiter")
+
     def __init__(self) -> None:
         super().__init__()
         self._crossing = _crossing()
@@ -129,10 +135,12 @@ class AsyncMailbox(_Counted):
             try:
                 items, size = self._items.popleft()
             except IndexError:
-                await self._wait()
+                pass
             else:
                 self._taken_bytes += size
                 return items
+            # Not in the handler: while this waits, the error would keep itself and its traceback.
+            await self._wait()
 
     async def _wait(self) -> None:
         self._awake = False

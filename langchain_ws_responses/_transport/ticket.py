@@ -25,8 +25,14 @@ CATCH_UP_SECONDS = 1.0
 _LATE_SECONDS = 0.1
 
 
-@dataclass(eq=False, repr=False)
-class Ticket:
+class _Referable:
+    """Lets a class with slots be referred to weakly; a dataclass can do so itself from Python 3.11 on."""
+
+    __slots__ = ("__weakref__",)
+
+
+@dataclass(eq=False, repr=False, slots=True)
+class Ticket(_Referable):
     """What the caller's thread hands to the I/O thread, and what that notes on it.
 
     Attributes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from typing import Any
 
 import pytest
@@ -12,6 +13,8 @@ from langchain_ws_responses._protocol.lanes import Lane
 from langchain_ws_responses._protocol.limits import Profile
 from langchain_ws_responses._transport.lanes import Cost, LaneBook, Offer
 from langchain_ws_responses._types import Failure, FailureKind
+
+NAMES = 4
 
 
 class Wire:
@@ -100,6 +103,46 @@ def test_a_lane_whose_response_is_being_forked_is_not_offered() -> None:
     assert wire.offer() is None
     wire.end(fork, unstored=True)
     assert wire.offer() == Offer(Cost.CHAIN, source.used_at, source)
+
+
+def _cheapest(wire: Wire, unstored: set[Lane]) -> tuple[Cost, float] | None:
+    """What the rules say: the cheapest idle lane, of equal ones the longest unused; a new name costs nothing."""
+    lanes = wire.protocol.lanes.values()
+    prices = [(_price(wire, lane, unstored), lane.used_at) for lane in lanes if lane.idle and not lane.forks]
+    best = min(prices, default=None)
+    if len(lanes) < NAMES and (best is None or best[0] is not Cost.NOTHING):
+        return Cost.NOTHING, 0.0
+    return best
+
+
+def _price(wire: Wire, lane: Lane, unstored: set[Lane]) -> Cost:
+    if lane.latest is None:
+        return Cost.NOTHING
+    if lane not in unstored:
+        return Cost.STORED
+    return Cost.OLD if wire.now - lane.used_at >= 60 else Cost.CHAIN
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_offer_is_what_the_rules_say_whatever_happened_before(seed: int) -> None:
+    source = random.Random(seed)  # noqa: S311 - no secret
+    wire, unstored, busy = Wire(max_lanes=NAMES), set[Lane](), list[Lane]()
+    seen = set[Any]()
+    for _ in range(200):
+        offer, expected = wire.offer(), _cheapest(wire, unstored)
+        assert (None if offer is None else (offer.cost, offer.used_at)) == expected
+        seen.add(offer and offer.cost)
+        if offer is not None and source.random() < 0.5:
+            held = source.choice([None, *wire.protocol.held()])
+            busy.append(wire.send() if held is None else wire.send(parent=held, stored=False))
+        elif busy:
+            lane, keeps = busy.pop(source.randrange(len(busy))), source.random() < 0.3
+            wire.end(lane, unstored=not keeps)
+            (unstored.discard if keeps else unstored.add)(lane)
+        if source.random() < 0.1:
+            wire.protocol.give_up(source.choice([*wire.protocol.held(), "none"]))
+        wire.now += source.choice([0.0, 1.0, 30.0])
+    assert seen >= {Cost.NOTHING, Cost.STORED, Cost.CHAIN}
 
 
 def test_without_lanes_there_is_one() -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 from collections import deque
 from typing import Any
 
 import pytest
 
+from langchain_ws_responses._transport import mailbox
 from langchain_ws_responses._transport.mailbox import AsyncMailbox, SyncMailbox
 
 
@@ -127,6 +129,21 @@ def test_a_second_loop_of_a_thread_has_a_way_of_its_own() -> None:
 
     assert [asyncio.run(receive()) for _ in range(2)] == [["here"], ["here"]]
     assert put_from_thread(kept[0], (["late"], 1)) == [False]
+
+
+async def test_a_caller_that_waits_keeps_no_error_and_its_frames() -> None:
+    box = AsyncMailbox()
+    getting = asyncio.ensure_future(box.get())
+    await asyncio.sleep(0)
+    handled = [one for one in gc.get_objects() if isinstance(one, IndexError) and _in_mailbox(one)]
+    assert handled == []
+    box.put(["late"], 1)
+    assert await getting == ["late"]
+
+
+def _in_mailbox(error: IndexError) -> bool:
+    trace = error.__traceback__
+    return trace is not None and trace.tb_frame.f_code.co_filename == mailbox.__file__
 
 
 async def test_a_cancelled_wait_loses_nothing() -> None:
