@@ -77,7 +77,12 @@ def responses_server(
     from langchain_ws_responses.testing import ResponsesServer, set_testing
 
     marker = request.node.get_closest_marker("responses_server")
-    server = ResponsesServer(*marker.args, **marker.kwargs) if marker is not None else ResponsesServer()
+    args, options = (marker.args, marker.kwargs) if marker is not None else ((), {})
+    try:
+        server = ResponsesServer(*args, **options)
+    except TypeError as exc:
+        text = f"responses_server: the marker does not fit ResponsesServer: {exc}."
+        raise pytest.fail.Exception(text, pytrace=False) from None
     server.add()  # no script is a script, too
     with set_testing(True):
         server.start()
@@ -153,7 +158,7 @@ def ws_cassette(
             server = ReplayServer(path, **chosen)
         except CassetteError as exc:
             hint = "" if path.exists() else " Run pytest with --ws-record-mode=once and a key."
-            pytest.fail(f"ws_cassette: {exc}{hint}", pytrace=False)
+            raise pytest.fail.Exception(f"ws_cassette: {exc}{hint}", pytrace=False) from None
     with set_testing(not server.recording):
         server.start()
         try:

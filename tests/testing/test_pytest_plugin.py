@@ -123,6 +123,10 @@ def test_has_options(responses_server):
     os.environ["OPENAI_API_KEY"] = "secret"
     assert said(ask("Hi")) == "From the marker."
 
+@pytest.mark.responses_server(sort_of=1)
+def test_unknown_option(responses_server):
+    pass
+
 @pytest.mark.responses_server(answer=lambda request: f"You said {request.last_user_text}")
 def test_reacts(responses_server):
     assert said(ask("Hi")) == "You said Hi"
@@ -138,6 +142,7 @@ def test_reacts(responses_server):
         "test_fails_by_itself": ["failed"],
         "test_raises_in_the_server": ["error"],
         "test_has_options": ["passed"],
+        "test_unknown_option": ["error"],
         "test_reacts": ["passed"],
     }, run.out
     left = run.messages["test_leaves_answers"]
@@ -150,6 +155,10 @@ def test_reacts(responses_server):
     assert "request 1: http, full, ending in 'user: Hi'" in run.messages["test_scripts_nothing"]
     assert "its own reason" in run.messages["test_fails_by_itself"]
     assert "my own mistake" in run.messages["test_raises_in_the_server"]
+    unknown = run.messages["test_unknown_option"]
+    assert "the marker does not fit ResponsesServer: " in unknown
+    assert "'sort_of'" in unknown
+    assert "pytest_plugin.py" not in unknown, "no traceback through this package"
 
 
 def test_fixtures_leave_nothing_behind(tmp_path: Path) -> None:
@@ -404,6 +413,7 @@ def test_ci_records_nothing(ws_cassette):
         "test_ci_records_nothing": ["error"],
     }, run.out
     assert "There is no cassette" in run.messages["test_missing"]
+    assert "During handling" not in run.out
     assert "--ws-record-mode=once" in run.messages["test_missing"]
     assert "no version" in run.messages["test_broken"]
     assert "--ws-record-mode" not in run.messages["test_broken"]
