@@ -140,8 +140,13 @@ def run(args: argparse.Namespace, console: Console) -> int:
 
 def failed_run(kind: Kind, exc: Exception, live: Live | None) -> CommandError:
     """Says which run failed, and what to check."""
-    remedy = "" if live is None else f" {_REMEDY}"
-    return CommandError(f"{_FAILED[kind]}: {type(exc).__name__}: {exc}{remedy}")
+    text = f"{_FAILED[kind]}: {type(exc).__name__}: {exc}"
+    if live is None:
+        return CommandError(text)
+    from ..errors import DOCTOR
+
+    # Errors of the socket say the latter themselves.
+    return CommandError(f"{text} {_REMEDY}" if DOCTOR in text else f"{text} {_REMEDY} {DOCTOR}")
 
 
 def _opening(files: dict[str, bytes], samples: int, live: Live | None) -> str:

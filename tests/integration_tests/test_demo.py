@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -338,9 +339,23 @@ def test_an_endpoint_without_sockets_fails_with_a_reason(place: Place) -> None:
     assert done.stdout == ""
     assert "the run over the socket failed" in done.stderr
     assert "404" in done.stderr
+    assert done.stderr.count("langchain_ws_responses doctor`") == 1
     assert "Traceback" not in done.stderr
     assert "sk-live" not in done.stderr
     assert place.leftovers() == []
+
+
+def test_an_endpoint_that_is_not_there_fails_with_the_next_step(place: Place) -> None:
+    with socket.socket() as taken:  # bound, so that nobody else gets it, and never listening
+        taken.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}/v1"
+        done = place.run(
+            "demo", "--live", "--model", "m", "--base-url", url, env={"OPENAI_API_KEY": "sk-live"}
+        )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "the run over HTTP failed" in done.stderr
+    assert done.stderr.count("langchain_ws_responses doctor`") == 1
+    assert "Traceback" not in done.stderr
 
 
 def test_debug_shows_where_an_error_came_from(place: Place) -> None:
