@@ -18,7 +18,10 @@ __all__ = ["configure", "run"]
 
 _MAX_COUNT = 1000
 _QUESTION = "Answer with the word: pong"
-_LOCAL = "The server is on this machine and there is no network: the times are the programs' own work."
+_LOCAL = (
+    "The server is on this machine and there is no network: the times are the",
+    "programs' own work.",
+)
 
 
 def _count(value: str) -> int:
@@ -160,7 +163,7 @@ def _table(target: Target, times: Times, bold: Callable[[str], str]) -> list[str
         lines.append(_row("first event", [turn.first for turn in times.responses]))
         lines.append(_row("response", [turn.total for turn in times.responses]))
     if target.endpoint.loopback:
-        lines += ["", _LOCAL]
+        lines += ["", *_LOCAL]
     return lines
 
 
