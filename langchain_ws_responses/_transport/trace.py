@@ -208,15 +208,19 @@ class TraceFile:
     def _start(self) -> bool:
         try:
             # `threading.Thread.start` would wait for the thread.
-            _thread.start_new_thread(self._run, (self._waiting, self._pid))
+            _thread.start_new_thread(self._write_on, (self._waiting, self._pid))
         except RuntimeError:  # the interpreter is going away
             return False
         return True
 
     # -- on the writer's thread ----------------------------------------
 
-    def _run(self, waiting: queue.SimpleQueue[Any], pid: int) -> None:
+    def _write_on(self, waiting: queue.SimpleQueue[Any], pid: int) -> None:
         threading.current_thread().name = "ws-responses trace"
+        self._write(waiting, pid)
+
+    def _write(self, waiting: queue.SimpleQueue[Any], pid: int) -> None:
+        """Writes what comes, up to the last mark."""
         told, fresh = False, True
         lines = [_header(pid)]
         while True:
@@ -268,10 +272,15 @@ class TraceFile:
         return mark.reached.wait(timeout)
 
     def _put(self, mark: _Mark) -> None:
-        if self._running and self._pid == os.getpid():
+        ours = self._pid == os.getpid()
+        if ours and self._running:
             self._waiting.put(mark)
-        else:
-            mark.reached.set()
+            return
+        if ours and not self._waiting.empty():
+            # An interpreter that goes away lets no thread start any more, from Python 3.12 on.
+            self._waiting.put(_Mark(last=True))
+            self._write(self._waiting, self._pid)
+        mark.reached.set()
 
     def close(self) -> None:
         """Writes what is left and closes the file. May be called more than once."""

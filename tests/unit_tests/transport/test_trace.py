@@ -261,6 +261,28 @@ def test_processes_and_forks_share_a_file_and_exit_loses_nothing(tmp_path: Path)
     assert len(sent) == 3000
 
 
+def test_what_waits_is_written_where_no_thread_may_start_any_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As at the end of an interpreter from Python 3.12 on, when the first event came just before it.
+    def refused(*_args: object) -> None:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    on_io(lambda: None)  # its thread runs
+    with TraceFile(tmp_path / "t") as trace:
+        with monkeypatch.context() as patch:
+            patch.setattr(trace_module._thread, "start_new_thread", refused)
+            tell(trace, TurnSent(turn="1"), TurnSent(turn="2"))
+            assert trace.flush()
+        assert [line.get("turn") for line in lines_of(tmp_path / "t")] == [None, "1", "2"]
+        tell(trace, TurnSent(turn="3"))
+    assert [line["turn"] for line in lines_of(tmp_path / "t") if line["event"] == "turn_sent"] == [
+        "1",
+        "2",
+        "3",
+    ]
+
+
 POOL = """
 import multiprocessing, os, sys
 from langchain_ws_responses._transport.hooks import TurnSent
