@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from operator import attrgetter
 from typing import Any, cast
 
-from langchain_core.messages import AIMessage, BaseMessage, SystemMessage
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
 
 from .._json import canonical
 from .._protocol.chain import History, digest
@@ -29,6 +29,8 @@ _MAX_REMEMBERED = 65_536
 _NOT_SENT = frozenset({"response_metadata", "usage_metadata", "artifact"})
 # The parsed object of a structured output, which is not sent either and may be of any class.
 _PARSED = "parsed"
+# Whose items are made again when they are asked for again.
+_TEXTS = frozenset({HumanMessage, SystemMessage, ToolMessage})
 _ATTRIBUTES = attrgetter("__dict__")
 
 
@@ -54,9 +56,7 @@ def items_of(message: BaseMessage, *, store: bool | None) -> list[dict[str, Any]
         if entry.stateless is None:
             entry.stateless = convert_answer(message, False)
         return entry.stateless
-    if entry.items is None:
-        entry.items = convert(message)
-    return entry.items
+    return _items(message, entry)
 
 
 def digest_of(message: BaseMessage) -> bytes:
@@ -144,44 +144,58 @@ def _hash(message: BaseMessage, entry: _Entry) -> bytes:
     if isinstance(message, AIMessage):
         entry.digest = digest(meaning_of_message(message))
     else:
-        if entry.items is None:
-            entry.items = convert(message)
         # The prefix sets them apart from every meaning, which is a JSON list.
-        entry.digest = digest(b"input\n" + canonical(entry.items))
+        entry.digest = digest(b"input\n" + canonical(_items(message, entry)))
     return entry.digest
+
+
+def _items(message: BaseMessage, entry: _Entry) -> list[dict[str, Any]]:
+    if entry.items is not None:
+        return entry.items
+    items = convert(message)
+    # Text becomes an item faster than it would be compared, and most of a conversation is the text of its tools.
+    if type(message) not in _TEXTS or not isinstance(message.content, str):
+        entry.items = items
+    return items
 
 
 # --- Memory ---------------------------------------------------------------------------------------------
 
 
-class _Ref(weakref.ref["BaseMessage"]):
-    """Knows where in the table its message stands. One function for all: a table of thousands has no closures."""
+class _Entry(weakref.ref["BaseMessage"]):
+    """What is known of one message object, and how it looked when that was found out.
 
-    __slots__ = ("key",)
+    The reference itself, so that there is one object for each message of a table of thousands.
+    """
 
+    __slots__ = ("answer", "digest", "items", "key", "made_by", "made_id", "run", "snapshot", "stateless")
+
+    answer: bool
+    digest: bytes | None
+    items: list[dict[str, Any]] | None
     key: int
+    made_by: Any
+    made_id: Any
+    run: _Run | None
+    snapshot: dict[str, Any]
+    stateless: list[dict[str, Any]] | None
+
+    @classmethod
+    def of(cls, message: BaseMessage) -> _Entry:
+        """Begins with nothing but the message and who made it."""
+        entry = cls(message, _forget)
+        entry.answer = isinstance(message, AIMessage)
+        entry.digest = entry.items = entry.stateless = entry.run = None
+        entry.key = id(message)
+        entry.made_id, entry.made_by = _maker(message.response_metadata)
+        entry.snapshot = {}
+        return entry
 
 
-def _forget(ref: weakref.ref[BaseMessage]) -> None:
-    _table.pop(cast("_Ref", ref).key, None)
-
-
-class _Entry:
-    """What is known of one message object, and how it looked when that was found out."""
-
-    __slots__ = ("answer", "digest", "items", "made_by", "ref", "run", "snapshot", "stateless")
-
-    ref: _Ref
-    """Set when the entry is entered in the table."""
-
-    def __init__(self, message: BaseMessage) -> None:
-        self.answer = isinstance(message, AIMessage)
-        self.digest: bytes | None = None
-        self.items: list[dict[str, Any]] | None = None
-        self.stateless: list[dict[str, Any]] | None = None
-        self.snapshot: dict[str, Any] = {}
-        self.made_by = _maker(message.response_metadata)
-        self.run: _Run | None = None
+def _forget(entry: weakref.ref[BaseMessage]) -> None:
+    key = cast("_Entry", entry).key
+    if _table.get(key) is entry:
+        _table.pop(key, None)
 
 
 class _Run:
@@ -199,7 +213,7 @@ class _Run:
         self.digests = cast("list[bytes]", [entry.digest for entry in entries])
         self.snapshots = [entry.snapshot for entry in entries]
         self.metadata = [entry.snapshot["response_metadata"] for entry in by_hand]
-        self.made_by = [entry.made_by for entry in by_hand]
+        self.made_by = [(entry.made_id, entry.made_by) for entry in by_hand]
         if before is not None:
             for name in self.__slots__:
                 setattr(self, name, getattr(before, name) + getattr(self, name))
@@ -285,14 +299,14 @@ def _known(messages: Sequence[BaseMessage]) -> _Run | None:
 
 
 def _looks_the_same(message: BaseMessage, entry: _Entry) -> bool:
-    if entry.ref() is not message:
+    if entry() is not message:
         return False
     try:
         same = bool(entry.snapshot == message.__dict__)
     except Exception:
         # An array that took the place of `artifact`, say: what cannot be compared has changed.
         return False
-    return same and (not entry.answer or entry.made_by == _maker(message.response_metadata))
+    return same and (not entry.answer or (entry.made_id, entry.made_by) == _maker(message.response_metadata))
 
 
 def _maker(metadata: Mapping[str, Any]) -> tuple[Any, Any]:
@@ -301,19 +315,16 @@ def _maker(metadata: Mapping[str, Any]) -> tuple[Any, Any]:
 
 
 def _remember(message: BaseMessage) -> _Entry:
-    entry = _Entry(message)
+    entry = _Entry.of(message)
     try:
         entry.snapshot = {
             name: value if name in _NOT_SENT else _snapshot(value) for name, value in message.__dict__.items()
         }
     except _Foreign:
         return entry
-    key = id(message)
-    entry.ref = _Ref(message, _forget)
-    entry.ref.key = key
     with _lock:
-        _table.pop(key, None)
-        _table[key] = entry
+        _table.pop(entry.key, None)
+        _table[entry.key] = entry
         while len(_table) > _MAX_REMEMBERED:
             try:
                 _table.pop(next(iter(_table)), None)

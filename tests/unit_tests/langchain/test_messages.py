@@ -212,7 +212,8 @@ def conversions(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_a_message_is_converted_and_hashed_once(conversions: list[str]) -> None:
-    messages = [HumanMessage("a"), ToolMessage("b", tool_call_id="call_1"), SystemMessage("c")]
+    content: Any = [{"type": "text", "text": "a"}]
+    messages = [HumanMessage(content), ToolMessage(content, tool_call_id="call_1"), SystemMessage(content)]
     first = history_of(messages)
     items = [items_of(message, store=None) for message in messages]
     again = history_of(messages)
@@ -220,6 +221,24 @@ def test_a_message_is_converted_and_hashed_once(conversions: list[str]) -> None:
     assert list(again.links) == list(first.links) == []
     assert all(items_of(message, store=False) is item for message, item in zip(messages, items, strict=True))
     assert conversions == ["human", "tool", "system"]
+
+
+def test_a_text_is_hashed_once_and_nothing_is_kept_of_its_items(monkeypatch: pytest.MonkeyPatch) -> None:
+    hashed: list[BaseMessage] = []
+    make = module._hash
+    monkeypatch.setattr(
+        module, "_hash", lambda message, entry: (hashed.append(message), make(message, entry))[1]
+    )
+    messages = [HumanMessage("a"), ToolMessage("b", tool_call_id="call_1"), SystemMessage("c")]
+    for _ in range(2):
+        assert history_of(messages).digests == [
+            digest_of(message.model_copy(deep=True)) for message in messages
+        ]
+        assert [items_of(message, store=None) for message in messages] == [
+            langchain_items(message, None) for message in messages
+        ]
+    assert [sum(message is seen for seen in hashed) for message in messages] == [1, 1, 1]
+    assert {entry.items for entry in module._table.values()} == {None}
 
 
 def test_conversations_that_grow_convert_only_what_is_new(conversions: list[str]) -> None:
