@@ -20,7 +20,9 @@ pytestmark = [
 PATCHED = """
 import gevent.monkey
 gevent.monkey.patch_all({options})
-import asyncio, sys, time
+import asyncio, logging, sys, time
+# In debug mode asyncio warns of every slow callback, and a busy machine has many; errors it still tells.
+logging.getLogger("asyncio").setLevel(logging.ERROR)
 import gevent
 from langchain_ws_responses import ChatOpenAIWebSocket, default_manager, failure_of
 from langchain_ws_responses.errors import ConfigurationError

@@ -19,7 +19,9 @@ from langchain_ws_responses.testing import ResponsesServer, hold, text
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no fork and other exits")
 
 PRELUDE = """
-import asyncio, os, sys, threading
+import asyncio, logging, os, sys, threading
+# In debug mode asyncio warns of every slow callback, and a busy machine has many; errors it still tells.
+logging.getLogger("asyncio").setLevel(logging.ERROR)
 from transport_kit import AsyncMailbox, ConnectionManager, SyncMailbox, Turn, endpoint_for, runtime
 from langchain_ws_responses._protocol.limits import Limits, RetryPolicy
 url = sys.argv[1]
@@ -332,8 +334,6 @@ def test_many_loops_one_after_the_other_are_silent(project: Path) -> None:
     with ResponsesServer() as server:
         out = python(
             """
-            import logging
-            logging.getLogger("asyncio").setLevel(logging.ERROR)  # a busy machine has slow callbacks
             manager = ConnectionManager()
             async def main():
                 return await Turn(manager, endpoint, mailbox=AsyncMailbox()).send().aend()
@@ -351,8 +351,8 @@ def test_debug_mode_of_asyncio_shows_no_content(project: Path) -> None:
     with ResponsesServer() as server:
         out = python(
             """
-            import logging
             logging.basicConfig(stream=sys.stdout, level=logging.DEBUG)
+            logging.getLogger("asyncio").setLevel(logging.DEBUG)
             runtime().loop.slow_callback_duration = 0.0
             manager = ConnectionManager()
             assert Turn(manager, endpoint, "canary-prompt").send().end().id
