@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from typing import Any
 
 import orjson
 
 __all__ = ["canonical", "dumps", "loads"]
 
-_OPTIONS = orjson.OPT_NON_STR_KEYS
-_SORTED = orjson.OPT_NON_STR_KEYS | orjson.OPT_SORT_KEYS
+# Keys that are no strings are rare, and to allow for them doubles the time: they are tried in a second round.
+_PLAIN = (0, orjson.OPT_NON_STR_KEYS)
+_SORTED = (orjson.OPT_SORT_KEYS, orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS)
+# A value that is null, or a string that looks like one. One pattern: to look through a long text takes as long as to
+# write it.
+_NULL = re.compile(rb"null(?<=[:\[,]null)")
 
 
 def _default(value: Any) -> Any:
@@ -29,7 +34,7 @@ def _default(value: Any) -> Any:
 def _has_nan(value: Any, text: bytes) -> bool:
     """Whether `orjson` wrote `null` for a float that is not a number."""
     # Not every "null": the schema of nearly every tool has the type of that name.
-    if b":null" not in text and b"[null" not in text and b",null" not in text and text != b"null":
+    if _NULL.search(text) is None and text != b"null":
         return False
     # What is of a class of its own may not be comparable.
     with contextlib.suppress(Exception):
@@ -58,26 +63,31 @@ def dumps(value: Any) -> bytes:
         TypeError: Something in `value` has no JSON form.
         ValueError: A float is not a JSON number, or the structure is circular.
     """
-    try:
-        text = orjson.dumps(value, _default, _OPTIONS)
-        if not _has_nan(value, text):
-            # `orjson` leaves its buffer as it grew, five times the text where that holds a long string; a request may
-            # wait for its lane with hundreds of others.
-            return bytes(memoryview(text))
-    except orjson.JSONEncodeError:
-        pass
+    text = _written(value, _PLAIN)
+    if text is not None:
+        # `orjson` leaves its buffer as it grew, five times the text where that holds a long string; a request may
+        # wait for its lane with hundreds of others.
+        return bytes(memoryview(text))
     return json.dumps(value, default=_default, separators=(",", ":"), allow_nan=False).encode()
 
 
 def canonical(value: Any) -> bytes:
     """Serialises `value` with sorted keys, so that equal data gives equal bytes."""
-    try:
-        text = orjson.dumps(value, _default, _SORTED)
-        if not _has_nan(value, text):
-            return text
-    except orjson.JSONEncodeError:
-        pass
+    text = _written(value, _SORTED)
+    if text is not None:
+        return text
     return json.dumps(value, default=_default, separators=(",", ":"), sort_keys=True).encode()
+
+
+def _written(value: Any, rounds: tuple[int, int]) -> bytes | None:
+    """What `orjson` writes; None where it refuses the value or would write it wrongly."""
+    for options in rounds:
+        try:
+            text = orjson.dumps(value, _default, options)
+        except orjson.JSONEncodeError:
+            continue
+        return None if _has_nan(value, text) else text
+    return None
 
 
 def loads(text: str | bytes) -> Any:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
+from sys import intern
 from typing import Any, cast, get_args
 
 from openai import BaseModel
@@ -129,6 +130,8 @@ _NUMBERS = frozenset({int, type(None)})
 _DUMPED = ("id", "created_at", "metadata", "model", "object", "service_tier", "status", "user")
 # Read by langchain-openai or by this package, and plain text or nothing in every answer.
 _TEXTS = ("id", "model", "object", "service_tier", "status", "user", "previous_response_id")
+_SAID_AGAIN = ("model", "object", "service_tier", "status", "user")
+_CALL_SAYS_AGAIN = ("name", "status", "type")
 # Rare, and read as objects of their classes.
 _RARE = ("error", "incomplete_details")
 
@@ -245,6 +248,7 @@ def light_response_of(data: Mapping[str, Any]) -> Any:
             return response_of(data)
         output.append(light)
     fields: dict[str, Any] = {name: data.get(name) for name in _TEXTS}
+    _share(fields, _SAID_AGAIN)
     fields["output"], fields["_text"] = output, data.get("text")
     fields["metadata"], fields["store"] = data.get("metadata"), data.get("store")
     created, usage = data.get("created_at"), data.get("usage")
@@ -283,7 +287,10 @@ def _light_item(item: Any) -> Any:
     kind = item.get("type")
     if kind == "function_call":
         plain = set(map(type, item.values())) <= _PLAIN_TEXT
-        return _Call(item) if plain and all(item.get(name) is not None for name in _CALL_NEEDS) else None
+        if not plain or any(item.get(name) is None for name in _CALL_NEEDS):
+            return None
+        _share(item, _CALL_SAYS_AGAIN)
+        return _Call(item)
     if kind == "message":
         return _light_message(item)
     if kind == "reasoning" and item.keys() <= _REASONING_KEYS:
@@ -294,6 +301,14 @@ def _light_item(item: Any) -> Any:
         )
         return _Reasoning(item) if plain and type(item.get("summary")) is list else None
     return None
+
+
+def _share(fields: dict[str, Any], names: tuple[str, ...]) -> None:
+    """Lets the messages of all conversations have the same texts where answers say the same again and again."""
+    for name in names:
+        value = fields.get(name)
+        if value:
+            fields[name] = intern(value)
 
 
 def _is_text(part: dict[str, Any]) -> bool:

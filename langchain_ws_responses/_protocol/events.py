@@ -268,11 +268,21 @@ def created_id(frame: Frame, *, parent: bool) -> tuple[str | None, bool]:
     """
     raw = frame.raw
     value = _id_at_head(raw)
-    if value and (not parent or raw.count(_PARENT_KEY) == raw.count(_PARENT_NAMED)):
+    if value and (not parent or _parents_named(raw)):
         return value, True
     response = frame.response
     named = not parent or response.get("previous_response_id", "") is not None
     return _text_id(response), named
+
+
+def _parents_named(raw: bytes) -> bool:
+    """Whether each `previous_response_id`, on top or inside, has a text for a value."""
+    at = raw.find(_PARENT_KEY)
+    while at >= 0:
+        if not raw.startswith(_PARENT_NAMED, max(at - 2, 0)):
+            return False
+        at = raw.find(_PARENT_KEY, at + len(_PARENT_KEY))
+    return True
 
 
 def response_id(frame: Frame) -> str | None:

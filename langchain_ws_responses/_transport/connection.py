@@ -242,6 +242,7 @@ class Connection:
         ticket.seen_at = max(ticket.seen_at, ticket.sent_at)
         self.pool.manager.counters.sent(ticket, size)
         turn_sent(self, ticket, size)
+        ticket.body = b""  # its answer may be long in coming
 
     # -- reading ----------------------------------------
 

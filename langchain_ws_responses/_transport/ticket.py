@@ -37,7 +37,7 @@ class Ticket(_Referable):
 
     Attributes:
         endpoint: Where to send it.
-        body: The request as JSON without `type` and `stream_id`.
+        body: The request as JSON without `type` and `stream_id`; empty once it was written.
         mailbox: Gets `Frame` and `Failure` items; the last one is a terminal frame or a failure.
         parent: The `previous_response_id` in the body.
         stored: Whether the parent can be loaded from storage.

@@ -76,6 +76,24 @@ def test_what_the_fast_writer_refuses_is_written_all_the_same(value: Any) -> Non
     assert b" " not in dumps(value)
 
 
+@pytest.mark.parametrize("value", [{1: "a", "b": {2.5: None}}, {True: [1]}, {None: {"z": 1, "a": {3: 4}}}])
+def test_keys_that_are_no_strings_are_written_as_over_http(value: Any) -> None:
+    expected = json.dumps(value, separators=(",", ":"))
+    assert dumps(value).decode() == expected
+    assert json.loads(canonical(value)) == json.loads(expected)
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf])
+@pytest.mark.parametrize("text", ["null", ":null", "[null", ",null,", '":null,"', "x:nullx"])
+def test_a_text_that_looks_like_null_is_none(text: str, number: float) -> None:
+    assert (
+        dumps({"a": text, text: [text]})
+        == json.dumps({"a": text, text: [text]}, separators=(",", ":")).encode()
+    )
+    with pytest.raises(ValueError, match="Out of range float"):
+        dumps({"a": text, text: [number, text]})
+
+
 def test_nesting_beyond_the_fast_writer_is_written_all_the_same() -> None:
     value: Any = "core"
     for _ in range(300):

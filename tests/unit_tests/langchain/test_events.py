@@ -391,3 +391,29 @@ def test_what_the_service_echoes_is_left_out_and_what_is_new_is_kept() -> None:
     assert response.instructions == "Be kind."
     assert response_of({"id": "resp_2"}).to_dict() == {"id": "resp_2"}
     assert not hasattr(response_of({"id": "resp_2"}), "new_key")
+
+
+def test_messages_share_the_texts_that_all_answers_say() -> None:
+    call = {
+        "type": "function_call",
+        "id": "fc_1",
+        "call_id": "call_1",
+        "arguments": "{}",
+        "status": "completed",
+    }
+    answer = {
+        "id": "resp_1",
+        "object": "response",
+        "model": "gpt-of-a-test",
+        "status": "completed",
+        "service_tier": "default",
+        "output": [{**call, "name": "tool_of_a_test"}],
+    }
+    # Parsed anew, as each frame is: equal texts are different objects then.
+    one, other = (light_response_of(json.loads(json.dumps(answer))) for _ in range(2))
+    for name in ("model", "object", "service_tier", "status"):
+        assert getattr(one, name) == answer[name]
+        assert getattr(one, name) is getattr(other, name)
+    for name in ("name", "status", "type"):
+        assert getattr(one.output[0], name) is getattr(other.output[0], name)
+    assert one.output[0].arguments is not other.output[0].arguments

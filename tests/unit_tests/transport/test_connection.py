@@ -63,6 +63,14 @@ def test_a_caller_may_want_the_terminal_event_only(manager: ConnectionManager) -
     assert outcome.types == ["response.completed"]
 
 
+def test_a_request_is_not_kept_while_its_answer_is_awaited(manager: ConnectionManager) -> None:
+    with ResponsesServer() as server:
+        turn = Turn(manager, endpoint_of(server)).send()
+        turn.end()
+        assert server.requests[0].body["input"] == "hello"
+    assert turn.ticket.body == b""
+
+
 def test_the_second_turn_finds_a_connection_that_was_used(manager: ConnectionManager) -> None:
     with ResponsesServer() as server:
         first = Turn(manager, endpoint_of(server)).send()
