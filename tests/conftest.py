@@ -118,6 +118,19 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(name)
 
 
+@pytest.fixture(autouse=True)
+def http_without_kept_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    """LangChain keeps its HTTP clients for the last 128 base URLs, and they keep connections of loops that have ended.
+
+    The client of the 129th throws out the oldest, whose socket is then found unclosed in the middle of another test.
+    """
+    module = sys.modules.get("langchain_openai.chat_models._client_utils")
+    limits = getattr(module, "_DEFAULT_CONNECTION_LIMITS", None)
+    if limits is not None:
+        none_kept = type(limits)(max_connections=limits.max_connections, max_keepalive_connections=0)
+        monkeypatch.setattr(module, "_DEFAULT_CONNECTION_LIMITS", none_kept)
+
+
 @pytest.fixture
 def project() -> Path:
     """The root of the source tree."""

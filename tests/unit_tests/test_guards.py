@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import os
 import socket
 import threading
+import warnings
 from typing import TYPE_CHECKING
 
 import pytest
+from langchain_openai import ChatOpenAI
+from langchain_openai.chat_models import _client_utils
+
+from langchain_ws_responses.testing import ResponsesServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,6 +58,20 @@ def test_loopback_and_names_that_never_resolve_are_not_attempts(loopback_guard: 
     with pytest.raises(socket.gaierror):
         socket.getaddrinfo("nowhere.invalid", 443)
     assert loopback_guard.attempts == []
+
+
+def test_the_http_clients_that_langchain_keeps_hold_no_socket_of_a_loop_that_has_ended() -> None:
+    with ResponsesServer("Fine.") as server:
+        model = ChatOpenAI(model="m", api_key="sk-x", base_url=server.base_url, use_responses_api=True)
+        assert asyncio.run(model.ainvoke("Hello")).text == "Fine."
+        del model
+        with warnings.catch_warnings(record=True) as found:
+            warnings.simplefilter("ignore")
+            gc.collect()  # what others have left
+            warnings.simplefilter("always")
+            _client_utils._cached_async_httpx_client.cache_clear()
+            gc.collect()
+    assert [str(one.message) for one in found] == []
 
 
 @pytest.fixture(scope="module", autouse=True)
