@@ -20,6 +20,11 @@ def eventually(predicate: Callable[[], Any], what: str = "") -> None:
         pause.wait(0.001)
 
 
+def until_open(manager: ConnectionManager) -> None:
+    """Waits until a manager has a connection."""
+    eventually(lambda: manager.stats().connections_open, "the connection is open")
+
+
 def until_lost(manager: ConnectionManager) -> None:
     """Waits until a manager has noticed that its connections are gone: what is sent before that is lost in mid-turn."""
     eventually(lambda: not manager.stats().connections_open, "the loss is noticed")

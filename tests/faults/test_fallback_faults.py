@@ -109,7 +109,7 @@ def test_a_connection_that_is_reset(world: World, phase: str, way: str) -> None:
 
 @pytest.mark.parametrize("phase", ["sent", "text"])
 def test_an_answer_that_stalls(world: World, phase: str, way: str) -> None:
-    cell = fallen(world, way=way, timeout=0.3)
+    cell = fallen(world, way=way, timeout=0.6)
     gate = cell.gate()
     cell.play(hold(gate, world.stamped(cell.tag), cell.events_of(phase)))
     raised = phase == "text" and cell.streams

@@ -172,7 +172,9 @@ CONNECT_FAULTS = {
 
 @pytest.mark.parametrize("kind", CONNECT_FAULTS)
 def test_the_first_dial_fails_and_the_next_works(world: World, kind: str, way: str) -> None:
-    cell = world.cell(way=way, limits={"connect_timeout": 0.4})
+    # Two of them are found by the clock alone; the dial after them must be quicker, on a busy machine too.
+    silent = kind in ("blackhole", "one byte a second")
+    cell = world.cell(way=way, limits={"connect_timeout": 0.8} if silent else {})
     cell.begin_cold()
     world.proxy.plan(*CONNECT_FAULTS[kind], connections=1)
     turn = cell.start()

@@ -17,7 +17,7 @@ from typing import Any
 
 import openai
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage, ToolMessage
-from waiting import BOUND, eventually
+from waiting import BOUND, eventually, until_open
 
 from langchain_ws_responses import (
     ChatOpenAIWebSocket,
@@ -279,7 +279,7 @@ class Cell:
         asked = HumanMessage(f"«{self.tag}» use both tools")
         # `transport="auto"` sends a single question over HTTP, unless there is a socket.
         self.model.preconnect()
-        eventually(lambda: self.manager.stats().connections_open, "the connection is open")
+        until_open(self.manager)
         answer = self.sibling_model.invoke([asked])
         assert [call["id"] for call in answer.tool_calls] == list(OUTPUTS)
         self.history = [

@@ -13,7 +13,7 @@ from langchain_core.tools import tool
 from langchain_openai import AzureChatOpenAI, ChatOpenAI
 from pairs import KEY, WAYS, run, settings_of, socket_model
 from pydantic import SecretStr, ValidationError
-from waiting import until_lost
+from waiting import until_lost, until_open
 
 from langchain_ws_responses import ChatOpenAIWebSocket, ConnectionManager, Limits, with_websocket
 from langchain_ws_responses.testing import ResponsesServer, drop
@@ -429,6 +429,9 @@ def test_turn_waits_for_a_lane_no_longer_than_the_limits_say(no_backoff: None) -
         ResponsesServer(answer=lambda _: hold(gate, "late")) as server,
     ):
         model = socket_model(server, manager)
+        # Waiting for a dial counts too, and on a busy machine it takes longer.
+        model.preconnect()
+        until_open(manager)
         thread = threading.Thread(target=model.invoke, args=("first",))
         thread.start()
         server.wait_for(lambda: len(server.requests) == 1)

@@ -271,7 +271,7 @@ def test_the_first_event_must_come_in_time(make_manager: Make) -> None:
 def test_the_next_event_must_come_in_time(manager: ConnectionManager) -> None:
     go = threading.Event()
     with ResponsesServer(hold(go, text("a b", 2), after_events=3)) as server:
-        outcome = run(manager, endpoint_of(server), first_event_timeout=10, between_events_timeout=0.1)
+        outcome = run(manager, endpoint_of(server), first_event_timeout=10, between_events_timeout=0.3)
         go.set()
     assert outcome.failure is not None
     assert outcome.kind is FailureKind.BETWEEN_EVENTS_TIMEOUT

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from transport_kit import Events, Turn, deaf, endpoint_of, on_io, raw_server, run
+from waiting import until_open
 
 from langchain_ws_responses._protocol.limits import Limits, Profile, RetryPolicy
 from langchain_ws_responses._transport import lanes, pool
@@ -232,6 +233,9 @@ def test_a_turn_waits_for_a_lane_as_long_as_its_lease(make_manager: Make) -> Non
     limits = Limits(max_connections=1, max_in_flight=1, lease_timeout=0.1)
     manager = make_manager(profiles=WITH_LANES, limits=limits)
     with gated() as (server, go):
+        # Waiting for a dial counts too, and on a busy machine it takes longer.
+        manager.preconnect(endpoint_of(server))
+        until_open(manager)
         first = Turn(manager, endpoint_of(server)).send()
         sent(server, 1)
         assert run(manager, endpoint_of(server)).kind is FailureKind.LEASE_TIMEOUT
@@ -247,6 +251,9 @@ def test_a_process_that_stood_still_looks_for_a_free_lane_before_it_ends_the_lea
     limits = Limits(max_connections=1, max_in_flight=1, lease_timeout=0.5)
     manager = make_manager(profiles=WITH_LANES, limits=limits)
     with gated() as (server, go):
+        # Waiting for a dial counts too, and on a busy machine it takes longer.
+        manager.preconnect(endpoint_of(server))
+        until_open(manager)
         first = Turn(manager, endpoint_of(server)).send()
         sent(server, 1)
         second = Turn(manager, endpoint_of(server)).send()
