@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from .charts import write_charts
-from .plan import Options
+from .plan import SIZES, Options
 from .results import Results
-from .tables import tables, verdicts
+from .tables import conversations_title, tables, verdicts
 from .targets import judge
 
 __all__ = ["write_page"]
@@ -80,6 +80,16 @@ grows with the number of tool turns, because the history that HTTP resends grows
 the same seconds are a smaller share. The tables say where HTTP wins.
 """
 
+_CONVERSATIONS = """
+"MiB before" is the peak before the first conversation that counts: imports, the model, a warm-up. Most of
+it is `langchain_openai` and the openai SDK, which `ChatOpenAI` cannot be without. What comes on top is
+mostly history: callers of chat models keep their messages, as LangChain wants it, and the wire floor keeps
+none. The LangChain floor's messages are smaller than `ChatOpenAI`'s, which also hold content blocks, usage
+and metadata; this package's hold a link and how they were sent, and beside each stands what it was proved
+by. With hundreds of conversations Python's garbage collector has its part in the CPU as well: each full
+collection walks through all that was imported, which for the wire floor is little.
+"""
+
 _PROFILE = """
 The profile interrupts the thread and looks where it is; each sample counts for the innermost function of a
 known package, with what that calls in C and in the standard library. "Event loop" is asyncio's own work and
@@ -121,7 +131,7 @@ def write_page(given: Any) -> int:
         if name in charts:
             parts.append(f"\n![{title}]({folder.name}/{name}.svg)\n")
     for title, body in sections:
-        note = _NETWORK if title.startswith("Wall time saved") else ""
+        note = _note_on(title)
         parts += [f"\n### {title}\n", note, _fenced(body)]
     for option, title, note in (
         ("profile", "Where the time of a rollout goes", _PROFILE),
@@ -135,6 +145,12 @@ def write_page(given: Any) -> int:
     out.write_text("".join(parts), encoding="utf-8")
     print(f"wrote {out}", file=sys.stderr)
     return 0
+
+
+def _note_on(title: str) -> str:
+    if title.startswith("Wall time saved"):
+        return _NETWORK
+    return _CONVERSATIONS if title == conversations_title(max(SIZES)) else ""
 
 
 def _about(runs: list[dict[str, Any]]) -> str:

@@ -10,7 +10,7 @@ from .drivers import AGENTS, DRIVERS
 from .network import Path as NetworkPath
 from .results import Key
 
-__all__ = ["MODES", "Options", "Task", "tasks"]
+__all__ = ["MODES", "SIZES", "Options", "Task", "tasks"]
 
 MODES = ("rollout", "stream", "conversations", "network")
 FLOORS = ("wire-floor", "wire-floor-lanes", "langchain-floor", "langchain-floor-lanes")
@@ -20,6 +20,8 @@ THINKING_TURNS = 12
 THINKING_SECONDS = 1.0
 SLOW_TURNS = 3
 SLOW_SECONDS = 6.0
+SIZES = (16, 100, 500)
+"""Numbers of conversations at a time."""
 NETWORK_TURNS = 30
 """Tool turns of every client over the emulated network."""
 
@@ -43,7 +45,7 @@ class Options:
     turns: Sequence[int]
     peers: Sequence[str]
     runs: int
-    sizes: Sequence[int] = (16, 100, 500)
+    sizes: Sequence[int] = SIZES
     deltas: int = 2000
     network_turns: Sequence[int] = (1, 3, 10, 30, 100)
     quick: bool = False

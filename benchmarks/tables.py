@@ -14,7 +14,7 @@ from .plan import Options
 from .results import Key, Measure, Results, Stat, field, growth, near, prefix
 from .targets import Row
 
-__all__ = ["environment", "table", "tables", "verdicts"]
+__all__ = ["conversations_title", "environment", "table", "tables", "verdicts"]
 
 _PACKAGES = (
     "langchain-ws-responses",
@@ -230,7 +230,12 @@ def _conversations(results: Results, size: int) -> str:
         "MiB before",
         "peak MiB",
     ]
-    return table(f"{size} conversations of 10 turns at once", head, rows)
+    return table(conversations_title(size), head, rows)
+
+
+def conversations_title(size: int) -> str:
+    """The title of the table of that many conversations."""
+    return f"{size} conversations of 10 turns at once"
 
 
 def _networks(results: Results, options: Options) -> Iterator[str]:

@@ -21,6 +21,7 @@ from benchmarks.plan import MODES, Options, tasks
 from benchmarks.processes import Endpoint, control, measure, run_server
 from benchmarks.relay import Link
 from benchmarks.results import Key, Results, Stat, growth, near, prefix
+from benchmarks.tables import conversations_title, tables
 from benchmarks.targets import Row, judge
 from benchmarks.workload import ARGUMENTS, TOOL_OUTPUT, TOOLS, call_model, text_model
 
@@ -140,6 +141,7 @@ def test_every_driver_runs_the_same_conversation(server: Endpoint, driver: str, 
 def test_many_conversations_at_once_share_lanes(server: Endpoint) -> None:
     result = run(server, "ours", "ainvoke", conversations=20)
     assert result["requests"] == 20 * REQUESTS
+    assert 0 < result["start_mib"] <= result["peak_mib"]
     # Sixteen in flight to a connection; a busy machine may never have more at once.
     assert result["connections"] in (1, 2)
     assert 0 < result["p50"] <= result["p99"]
@@ -234,6 +236,18 @@ def test_ratios_are_of_medians_with_the_spread_of_rounds() -> None:
     results.add(Key("rollout", "x", "invoke"), 0, {"error": "broken"})
     assert results.ratio(mine, Key("rollout", "x", "invoke"), lambda result: result["cpu"]) is None
     assert list(results.errors.values()) == ["broken"]
+
+
+def test_memory_before_the_conversations_is_shown_beside_the_peak() -> None:
+    results = Results()
+    measured = {"cpu": 2.0, "wall": 4.0, "p99": 0.5, "connections": 8, "start_mib": 98.0, "peak_mib": 153.0}
+    results.add(Key("conversations", "ours", "ainvoke", "500"), 0, measured)
+    [shown] = tables(results, options(modes=["conversations"], sizes=[500]))
+    title, head, _, row, *_ = shown.strip().splitlines()
+    assert title == conversations_title(500)
+    assert head.split()[-4:] == ["MiB", "before", "peak", "MiB"]
+    assert "98" in row
+    assert "153" in row
 
 
 def test_prefixes_and_windows_of_turns() -> None:
