@@ -9,7 +9,7 @@ from typing import Any
 
 from langchain_ws_responses import ConnectionManager
 
-BOUND = 12.0  # seconds that any turn may take on a slow machine; a hang takes for ever
+BOUND = 20.0  # seconds that any turn may take on a slow machine; a hang takes for ever
 
 
 def eventually(predicate: Callable[[], Any], what: str = "") -> None:

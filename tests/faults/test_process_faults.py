@@ -233,6 +233,8 @@ def test_a_frozen_server(frozen_server: tuple[int, str], patience: str, world: W
         )
         first = model.invoke("hello")
         os.kill(pid, signal.SIGSTOP)
+        # One of its threads is told first, and on a busy machine another one goes on answering until that has run.
+        os.waitid(os.P_PID, pid, os.WSTOPPED)
         manager.hooks = (thaw,)
         answer = model.invoke([HumanMessage("hello"), first, HumanMessage("and?")])
         assert answer.text == "fine"
