@@ -112,6 +112,8 @@ def test_only_a_stream_id_on_top_names_a_lane(raw: str, lane: str | None, loads:
     frame = decode(raw, loads=loads)
     assert frame.stream_id == lane
     assert frame.type.startswith("response.")
+    # Also where the frame had to be parsed.
+    assert frame.kind is (EventKind.CREATED if "created" in raw else EventKind.OUTPUT)
 
 
 @pytest.mark.parametrize(
@@ -171,6 +173,14 @@ def test_types_with_long_names_are_not_remembered() -> None:
     raw = b'{"type":"response.' + b"x" * 200 + b'"}'
     assert decode(raw).kind is EventKind.OUTPUT
     assert not is_output(raw)
+
+
+def test_not_every_type_that_a_server_makes_up_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("langchain_ws_responses._protocol.events._types", {})
+    raws = [f'{{"type":"response.made_up_{number}"}}'.encode() for number in range(2000)]
+    assert {decode(raw).kind for raw in raws} == {EventKind.OUTPUT}
+    assert is_output(raws[0])
+    assert sum(map(is_output, raws)) < 1000
 
 
 def test_a_frame_without_the_word_names_no_lane() -> None:
