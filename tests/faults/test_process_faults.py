@@ -234,7 +234,7 @@ def test_a_frozen_server(frozen_server: tuple[int, str], patience: str, world: W
         first = model.invoke("hello")
         os.kill(pid, signal.SIGSTOP)
         # One of its threads is told first, and on a busy machine another one goes on answering until that has run.
-        os.waitid(os.P_PID, pid, os.WSTOPPED)
+        assert os.WIFSTOPPED(os.waitpid(pid, os.WUNTRACED)[1])
         manager.hooks = (thaw,)
         answer = model.invoke([HumanMessage("hello"), first, HumanMessage("and?")])
         assert answer.text == "fine"
