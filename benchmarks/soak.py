@@ -132,20 +132,29 @@ class Book:
 class Conversation:
     """One chain of turns that never stops."""
 
-    def __init__(self, number: int, model: Any, book: Book, gate: asyncio.Semaphore) -> None:
+    def __init__(
+        self, number: int, model: Any, book: Book, gate: asyncio.Semaphore, pause: float = 1.0
+    ) -> None:
         self.number, self.model, self.book, self.gate = number, model, book, gate
+        self.pause = pause
         self.random = random.Random(number)
         self.turn = 0
         self.messages: list[BaseMessage] = []
 
-    async def run(self, over: Callable[[], bool]) -> None:
-        """Talks until it is over; a chain begins anew every few turns, so that memory has a bound."""
+    async def run(self, over: Callable[[], bool], until: float) -> None:
+        """Talks until it is over; a chain begins anew every few turns, so that memory has a bound.
+
+        Args:
+            over: Whether it is.
+            until: When it will be, on the monotonic clock: no pause is longer.
+        """
         while not over():
             self.turn += 1
             if self.turn % LIFE == 1:
                 self.messages = []
             await self._turn(over)
-            await asyncio.sleep(self.random.expovariate(1.0))
+            pause = self.random.expovariate(1 / self.pause)
+            await asyncio.sleep(min(pause, max(until - time.monotonic(), 0)))
 
     async def _turn(self, over: Callable[[], bool]) -> None:
         before = len(self.messages)
@@ -328,7 +337,7 @@ class Run:
         gate, began = asyncio.Semaphore(IN_FLIGHT), time.monotonic()
         watch = asyncio.create_task(self.watch(manager, began))
         talks = [
-            Conversation(number, model if number % 2 else unstored, self.book, gate)
+            Conversation(number, model if number % 2 else unstored, self.book, gate, options.pause)
             for number in range(1, options.conversations + 1)
         ]
         until = began + options.seconds
@@ -336,7 +345,7 @@ class Run:
         def over() -> bool:
             return time.monotonic() >= until and self.book.turns >= options.turns
 
-        await asyncio.gather(*(talk.run(over) for talk in talks))
+        await asyncio.gather(*(talk.run(over, until) for talk in talks))
         self.seconds = time.monotonic() - began
         watch.cancel()
         await asyncio.gather(watch, return_exceptions=True)
@@ -399,6 +408,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, default=3.0)
     parser.add_argument("--turns", type=int, default=0, help="go on until so many answers were right")
     parser.add_argument("--conversations", type=int, default=1000)
+    parser.add_argument(
+        "--pause", type=float, default=1.0, help="seconds between two turns of a conversation"
+    )
     parser.add_argument("--sockets", type=int, default=32, help="at most so many connections")
     parser.add_argument("--lifetime", type=float, default=20.0, help="seconds until a connection is rotated")
     parser.add_argument("--share", type=float, default=0.15, help="share of the answers that are disturbed")
