@@ -237,8 +237,8 @@ def _may_be_written_by_hand(snapshot: Mapping[str, Any]) -> bool:
 
 
 _table: dict[int, _Entry] = {}
-# Guards additions only. Look-ups and the removal of dead messages are single operations on the dict, and
-# a removal may run at any moment, also in a thread that holds this lock.
+# Guards additions only. The removal of a dead message may run at any moment, also in a thread that holds this lock; at
+# worst it takes what another thread has just entered for a new message in the same place, which is then found out anew.
 _lock = threading.Lock()
 
 
