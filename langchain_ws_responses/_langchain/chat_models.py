@@ -14,6 +14,7 @@ from langchain_core.language_models import LanguageModelInput
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from langchain_core.prompt_values import ChatPromptValue, PromptValue
+from langchain_core.runnables import Runnable
 from langchain_openai import ChatOpenAI
 from pydantic import ConfigDict, Field, PrivateAttr, SecretStr, field_validator, model_validator
 
@@ -32,6 +33,7 @@ from .fields import (
 from .ready import awarm_up, remember, warm_up
 from .report import observed
 from .route import Route, clocks_for, same_fields, secret_for
+from .tool_forms import in_form
 from .turn import Turn
 
 __all__ = ["ChatOpenAIWebSocket"]
@@ -241,6 +243,10 @@ class ChatOpenAIWebSocket(ChatOpenAI):
         if turn is not None:
             return {TURN: turn}
         return super()._get_request_payload(input_, stop=stop, **kwargs)
+
+    def bind_tools(self, tools: Sequence[Any], **kwargs: Any) -> Runnable[LanguageModelInput, AIMessage]:
+        """Binds tools, see `ChatOpenAI`."""
+        return super().bind_tools(in_form(tools, kwargs, super().bind_tools), **kwargs)
 
     def _turn(
         self, messages: list[BaseMessage], stop: list[str] | None, kwargs: Mapping[str, Any], *, stream: bool

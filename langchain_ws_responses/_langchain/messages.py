@@ -7,8 +7,6 @@ while the message still looks as it did: a message that was edited in place is h
 
 from __future__ import annotations
 
-import threading
-import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from operator import attrgetter
 from typing import Any, cast
@@ -20,10 +18,9 @@ from .._protocol.chain import History, digest
 from .conversion import convert, convert_answer
 from .links import LINK_KEY
 from .meaning import meaning_of_message
+from .remembered import Remembered, Table
 
 __all__ = ["digest_of", "history_of", "instructions_of", "items_of"]
-
-_MAX_REMEMBERED = 65_536
 
 # Neither is sent. They are compared by identity, because they may grow and may hold anything.
 _NOT_SENT = frozenset({"response_metadata", "usage_metadata", "artifact"})
@@ -162,18 +159,14 @@ def _items(message: BaseMessage, entry: _Entry) -> list[dict[str, Any]]:
 # --- Memory ---------------------------------------------------------------------------------------------
 
 
-class _Entry(weakref.ref["BaseMessage"]):
-    """What is known of one message object, and how it looked when that was found out.
+class _Entry(Remembered):
+    """What is known of one message object, and how it looked when that was found out."""
 
-    The reference itself, so that there is one object for each message of a table of thousands.
-    """
-
-    __slots__ = ("answer", "digest", "items", "key", "made_by", "made_id", "run", "snapshot", "stateless")
+    __slots__ = ("answer", "digest", "items", "made_by", "made_id", "run", "snapshot", "stateless")
 
     answer: bool
     digest: bytes | None
     items: list[dict[str, Any]] | None
-    key: int
     made_by: Any
     made_id: Any
     run: _Run | None
@@ -183,19 +176,12 @@ class _Entry(weakref.ref["BaseMessage"]):
     @classmethod
     def of(cls, message: BaseMessage) -> _Entry:
         """Begins with nothing but the message and who made it."""
-        entry = cls(message, _forget)
+        entry = _table.entry(cls, message)
         entry.answer = isinstance(message, AIMessage)
         entry.digest = entry.items = entry.stateless = entry.run = None
-        entry.key = id(message)
         entry.made_id, entry.made_by = _maker(message.response_metadata)
         entry.snapshot = {}
         return entry
-
-
-def _forget(entry: weakref.ref[BaseMessage]) -> None:
-    key = cast("_Entry", entry).key
-    if _table.get(key) is entry:
-        _table.pop(key, None)
 
 
 class _Run:
@@ -236,10 +222,7 @@ def _may_be_written_by_hand(snapshot: Mapping[str, Any]) -> bool:
     return bool(snapshot) and not calls and not isinstance(snapshot["content"], str)
 
 
-_table: dict[int, _Entry] = {}
-# Guards additions only. The removal of a dead message may run at any moment, also in a thread that holds this lock; at
-# worst it takes what another thread has just entered for a new message in the same place, which is then found out anew.
-_lock = threading.Lock()
+_table: Table[_Entry] = Table(65_536)
 
 
 class _Number:
@@ -322,15 +305,7 @@ def _remember(message: BaseMessage) -> _Entry:
         }
     except _Foreign:
         return entry
-    with _lock:
-        _table.pop(entry.key, None)
-        _table[entry.key] = entry
-        while len(_table) > _MAX_REMEMBERED:
-            try:
-                _table.pop(next(iter(_table)), None)
-            except (RuntimeError, StopIteration):
-                # A message died between the two steps.
-                continue
+    _table.add(entry)
     return entry
 
 

@@ -27,6 +27,7 @@ from langchain_openai.chat_models.base import _construct_responses_api_input
 from langchain_ws_responses._langchain import messages as module
 from langchain_ws_responses._langchain.meaning import meaning_of_message
 from langchain_ws_responses._langchain.messages import digest_of, history_of, instructions_of, items_of
+from langchain_ws_responses._langchain.remembered import Table
 from langchain_ws_responses._protocol.chain import digest
 
 if TYPE_CHECKING:
@@ -194,7 +195,7 @@ def test_what_langchain_refuses_is_refused() -> None:
 
 @pytest.fixture(autouse=True)
 def _fresh_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_table", {})
+    monkeypatch.setattr(module, "_table", Table(65_536))
 
 
 @pytest.fixture
@@ -458,7 +459,7 @@ def test_dead_messages_are_forgotten() -> None:
 
 
 def test_the_memory_is_bounded_and_the_oldest_go_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_MAX_REMEMBERED", 3)
+    monkeypatch.setattr(module._table, "most", 3)
     messages = [HumanMessage(str(number)) for number in range(5)]
     history_of(messages)
     assert list(module._table) == [id(message) for message in messages[2:]]
@@ -466,7 +467,7 @@ def test_the_memory_is_bounded_and_the_oldest_go_first(monkeypatch: pytest.Monke
 
 
 def test_threads_agree(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_MAX_REMEMBERED", 7)
+    monkeypatch.setattr(module._table, "most", 7)
     messages = [HumanMessage(str(number % 20)) for number in range(60)]
     expected = [digest_of(message) for message in messages]
     found: list[Any] = []
