@@ -214,7 +214,7 @@ def test_it_runs_in_an_empty_directory_and_takes_nothing_from_the_environment(tm
     hostile = {
         "HTTP_PROXY": CLOSED, "ALL_PROXY": CLOSED, "OPENAI_PROXY": CLOSED, "OPENAI_BASE_URL": CLOSED,
         "OPENAI_API_KEY": "sk-of-the-shell", "LANGSMITH_TRACING": "true", "LANGSMITH_ENDPOINT": CLOSED,
-        "LANGCHAIN_WS_RESPONSES_TRANSPORT": "http",
+        "LANGCHAIN_WS_RESPONSES_TRANSPORT": "http", "LANGCHAIN_WS_RESPONSES_TRACE": str(tmp_path / "trace"),
     }  # fmt: skip
     done = place.run("demo", "--turns", "4", "--json", env=hostile)
     assert done.returncode == 0, done.stderr
@@ -224,6 +224,9 @@ def test_it_runs_in_an_empty_directory_and_takes_nothing_from_the_environment(tm
     assert "sk-of-the-shell" not in done.stdout + done.stderr
     assert list(place.root.iterdir()) == []
     assert place.leftovers() == []
+    # But for the trace, which is a file of one's own: it has the turns of the socket run.
+    lines = [json.loads(line) for line in (tmp_path / "trace").read_text("utf-8").splitlines()]
+    assert [line["mode"] for line in lines if line["event"] == "turn_sent"][-5:] == ["full", *["delta"] * 4]
 
 
 # -- wrong usage and failures
