@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import gc
 import ipaddress
 import os
 import signal
@@ -28,6 +29,12 @@ def pytest_configure() -> None:
     """What a shell starts in the background ignores SIGINT, and so would every command that the tests interrupt."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_finish() -> None:
+    """What thousands of tests are made of stays to the end: no collection of garbage has to look at it again."""
+    gc.collect()
+    gc.freeze()
 
 
 class NetworkAccessError(RuntimeError):

@@ -146,7 +146,8 @@ def test_methods_of_the_model() -> None:
         for name in vars(ChatOpenAIWebSocket)
         if name.islower() and not name.startswith(("_", "model_", "lc_"))
     }
-    assert listed == own - {"get_lc_namespace"}
+    # What is as `ChatOpenAI` has it is described there.
+    assert listed == own - {"get_lc_namespace", "bind_tools"}
 
 
 def test_statuses_that_lead_to_http() -> None:

@@ -103,7 +103,9 @@ def leaks(exc: BaseException | None) -> str:
     told, seen = [], set()
     while exc is not None and id(exc) not in seen:
         seen.add(id(exc))
-        told += [str(exc), repr(exc), repr(exc.args), repr(vars(exc)), *traceback.format_exception(exc)]
+        # Each by itself: with all that it came from, each would be written again for every one that came of it.
+        told += [str(exc), repr(exc), repr(exc.args), repr(vars(exc))]
+        told += traceback.format_exception(exc, chain=False)
         exc = exc.__cause__ or exc.__context__
     return "\n".join(told)
 

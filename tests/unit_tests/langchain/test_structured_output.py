@@ -91,15 +91,16 @@ def compare(
         return seen, error
 
 
+PARTS = frozenset({"raw", "parsed", "parsing_error"})
+
+
 def in_parts(seen: list[Any]) -> Any:
     """What was handed over, in order; of a streamed answer with its raw message, in order for each part.
 
     LangChain streams the parts from threads of their own, and which one comes first is their affair.
     """
     items = [comparable(item) for item in seen]
-    if not all(
-        isinstance(item, dict) and item.keys() <= {"raw", "parsed", "parsing_error"} for item in items
-    ):
+    if not all(isinstance(item, dict) and item.keys() <= PARTS for item in items):
         return items
     parts: dict[str, list[Any]] = {}
     for item in items:
@@ -115,13 +116,15 @@ def words_of(message: str) -> str:
 
 
 def comparable(item: Any) -> Any:
-    if isinstance(item, dict) and "raw" in item:
-        error = item.get("parsing_error")
-        return {
-            **item,
-            "raw": bare(item["raw"], ids=False) if item["raw"] is not None else None,
-            "parsing_error": (type(error), words_of(str(error))),
-        }
+    # Streamed, each part may come by itself or with another one.
+    if isinstance(item, dict) and item and item.keys() <= PARTS:
+        shown = dict(item)
+        if item.get("raw") is not None:
+            shown["raw"] = bare(item["raw"], ids=False)
+        if "parsing_error" in item:
+            error = item["parsing_error"]
+            shown["parsing_error"] = (type(error), words_of(str(error)))
+        return shown
     return bare(item, ids=False)
 
 
