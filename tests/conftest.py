@@ -33,6 +33,10 @@ def pytest_configure() -> None:
 
 def pytest_collection_finish() -> None:
     """What thousands of tests are made of stays to the end: no collection of garbage has to look at it again."""
+    # Its plugin imports it in the end in any case, and it asks the collector who holds an object.
+    import hypothesis
+
+    assert hypothesis
     gc.collect()
     gc.freeze()
 

@@ -61,7 +61,7 @@ def test_a_quiet_week_has_no_losses(open_office: Callable[..., Office]) -> None:
     office = open_office(limits=Limits(max_connections=2, max_lanes=2, max_in_flight=2))
     until = office.world.loop.time() + WEEK
     team = [Conversation(office, number, store=False) for number in range(4)]
-    simulate(office, *(work(office, one, until, rest=60, nights=True) for one in team))
+    simulate(office, *(work(office, one, until, rest=240, nights=True) for one in team))
 
     stats = office.manager.stats()
     assert stats.rotations >= ROTATIONS

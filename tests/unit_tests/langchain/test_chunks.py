@@ -69,7 +69,8 @@ def everything(made: Made) -> list[Any]:
         else [
             (
                 type(part),
-                repr(sorted(part.__dict__.items(), key=lambda item: item[0])),
+                # The message of a chunk is the second part.
+                repr(sorted((name, value) for name, value in part.__dict__.items() if name != "message")),
                 sorted(part.__pydantic_fields_set__),
                 part.__pydantic_extra__,
                 part.__pydantic_private__,
