@@ -34,18 +34,21 @@ def stock(item: str) -> int:
     return {"apples": 3, "pears": 1}.get(item, 0)
 
 
+def say(line: str) -> None:
+    # `print` writes the end of the line by itself, and another thread may come between.
+    sys.stdout.write(f"{line}\n")
+
+
 def show(event: TransportEvent) -> None:
     # Runs on the thread that owns the sockets: be quick, and never call a model here.
     if isinstance(event, ConnectionOpened):
-        print(f"  {event.connection} opened")
+        say(f"  {event.connection} opened")
     elif isinstance(event, TurnSent):
-        print(
-            f"  {event.connection} > {event.mode} ({event.reason}), {event.items} items, {event.bytes} bytes"
-        )
+        say(f"  {event.connection} > {event.mode} ({event.reason}), {event.items} items, {event.bytes} bytes")
     elif isinstance(event, TurnEnded):
-        print(f"  {event.connection} < {event.events} events, {event.bytes} bytes")
+        say(f"  {event.connection} < {event.events} events, {event.bytes} bytes")
     elif isinstance(event, ConnectionClosed):
-        print(f"  {event.connection} closed ({event.why})")
+        say(f"  {event.connection} closed ({event.why})")
 
 
 def run(trace: str, **access: Any) -> None:
@@ -53,12 +56,12 @@ def run(trace: str, **access: Any) -> None:
         model = ChatOpenAIWebSocket(model="gpt-5.5", manager=manager, **access)
         agent = create_agent(model, [stock])
         messages = agent.invoke({"messages": [("user", "How many apples?")]})["messages"]
-        print("explained:", model.explain())
+        say(f"explained: {model.explain()}")
         # Somebody edits the question: what follows from it can no longer be continued.
         edited = [HumanMessage("How many red apples?"), *messages[1:], HumanMessage("Sure?")]
         agent.invoke({"messages": edited})
-        print("explained:", model.explain())
-    print(f"next: python -m langchain_ws_responses inspect {trace} --html trace.html")
+        say(f"explained: {model.explain()}")
+    say(f"next: python -m langchain_ws_responses inspect {trace} --html trace.html")
 
 
 def play(request: RecordedRequest) -> Answer:

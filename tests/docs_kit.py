@@ -15,14 +15,11 @@ Python runs in children of one server process, which has imported what is slow t
 from __future__ import annotations
 
 import ast
-import atexit
 import contextlib
 import io
 import json
-import multiprocessing
 import os
 import re
-import runpy
 import shlex
 import subprocess
 import sys
@@ -33,6 +30,8 @@ from importlib.util import find_spec
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
+
+from prepared import context, joined, run_python, settle
 
 from langchain_ws_responses.testing import ResponsesServer
 
@@ -54,31 +53,6 @@ _FOR_PYTEST = {
     "PYTEST_PLUGINS": "langchain_ws_responses.testing.pytest_plugin",
     "PYTEST_ADDOPTS": "-p no:cacheprovider -W ignore::pytest.PytestAssertRewriteWarning",
 }
-# One that is not installed is passed by.
-_SLOW_IMPORTS = [
-    "docs_kit",
-    "httpcore",
-    "httpcore2",
-    "langchain.agents",
-    "langchain.agents.middleware",
-    "langchain_openai",
-    "langgraph.checkpoint.memory",
-    "langgraph.checkpoint.sqlite",
-    "langgraph.graph",
-    "langgraph.prebuilt",
-    "langchain_ws_responses._commands.inspect",
-    "langchain_ws_responses._demo.agent",
-    "langchain_ws_responses._demo.measure",
-    "langchain_ws_responses._langchain.chat_models",
-    "langchain_ws_responses._langchain.checkpoint",
-    "langchain_ws_responses._langchain.middleware",
-    "langchain_ws_responses._langchain.tools",
-    "langchain_ws_responses._transport.manager",
-    "openai.resources.chat",
-    "openai.resources.responses",
-    "truststore",
-    "websockets.asyncio.client",
-]
 
 
 class _Wrong(Exception):
@@ -271,34 +245,10 @@ def _python_command(words: list[str]) -> tuple[dict[str, str], list[str]] | None
 # -- in a child process -----------------------------------------------------
 
 
-def _settle(directory: Path, environment: dict[str, str], output: Path) -> None:
-    """Makes a child of the server process what a new interpreter in `directory` would be."""
-    os.environ.clear()
-    os.environ.update(environment)
-    os.chdir(directory)
-    sys.path.insert(0, str(directory))
-    for number, name in ((1, "out"), (2, "err")):
-        os.dup2(os.open(output.with_suffix(f".{name}"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), number)
-
-
-def _run_python(argv: list[str], directory: Path, environment: dict[str, str], output: Path) -> None:
-    """Does what `python ARGV` does."""
-    _settle(directory, environment, output)
-    try:
-        if argv[0] == "-m":
-            sys.argv = argv[1:]
-            runpy.run_module(argv[1], run_name="__main__", alter_sys=True)
-        else:
-            sys.argv = argv
-            runpy.run_path(argv[0], run_name="__main__")
-    finally:
-        # A child of multiprocessing leaves without what an interpreter does at its end.
-        atexit._run_exitfuncs()
-
-
 def _run_cells(calls: Connection, directory: Path, environment: dict[str, str], output: Path) -> None:
     """Runs blocks as they come, in one namespace; `None` ends it."""
-    _settle(directory, environment, output)
+    settle(directory, environment, output)
+    sys.path.insert(0, str(directory))
     warnings.simplefilter("error")
     namespace: dict[str, Any] = {"__name__": "__main__"}
     while (call := calls.recv()) is not None:
@@ -322,9 +272,7 @@ class _Player:
         self._directory = directory
         self._environment = environment
         self._output = directory / ".output"
-        method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-        self._context: Any = multiprocessing.get_context(method)
-        self._context.set_forkserver_preload(_SLOW_IMPORTS)
+        self._context = context()
         self._cells: Connection | None = None
         self._process: Any = None
 
@@ -395,7 +343,7 @@ class _Player:
 
     def _python(self, variables: dict[str, str], argv: list[str]) -> tuple[int, str, str]:
         arguments = (argv, self._directory, {**self._environment, **variables}, self._output)
-        process = self._context.Process(target=_run_python, args=arguments, daemon=True)
+        process = self._context.Process(target=run_python, args=arguments, daemon=True)
         process.start()
         self._join(process)
         out, err = (
@@ -405,10 +353,7 @@ class _Player:
 
     @staticmethod
     def _join(process: Any) -> None:
-        process.join(_SECONDS)
-        if process.is_alive():
-            process.kill()
-            process.join()
+        if not joined(process, _SECONDS):
             raise _Wrong(f"still running after {_SECONDS} s")
 
     def finish(self) -> None:

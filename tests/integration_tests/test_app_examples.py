@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 from langchain.agents import create_agent
+from prepared import KEPT, python
 
 from langchain_ws_responses.testing import RecordedRequest, ResponsesServer, text, tool_call
 
@@ -27,19 +28,10 @@ uvicorn: Any = pytest.importorskip("uvicorn", reason="the package uvicorn is mis
 pytest.importorskip("fastapi", reason="the package fastapi is missing")
 pytest.importorskip("ipykernel", reason="the package ipykernel is missing")
 
-KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "SYSTEMROOT", "VIRTUAL_ENV")
 
-
-def python(*arguments: object, **environment: str) -> str:
+def said_by(*arguments: object, **environment: str) -> str:
     """What a Python process prints, which must say nothing else."""
-    done = subprocess.run(
-        [sys.executable, "-W", "error", *map(str, arguments)],
-        env={**{key: os.environ[key] for key in KEPT if key in os.environ}, **environment},
-        capture_output=True,
-        encoding="utf-8",
-        timeout=100,
-        check=False,
-    )
+    done = python(*arguments, **environment)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -209,7 +201,7 @@ TURN = re.compile(r"(full|delta) over (a new socket|the open socket|HTTP)")
 
 
 def test_serverless(project: Path) -> None:
-    out = python(project / "examples" / "serverless.py")
+    out = said_by(project / "examples" / "serverless.py")
     ways = dict(
         zip(["close", "keep", "http"], re.split(r"^\w+:\n", out, flags=re.MULTILINE)[1:], strict=True)
     )
@@ -245,7 +237,7 @@ def test_serverless_leaves_nothing_open(project: Path, monkeypatch: pytest.Monke
 
 def test_tracing(project: Path, tmp_path: Path) -> None:
     trace = tmp_path / "trace.jsonl"
-    out = python(project / "examples" / "tracing.py", trace)
+    out = said_by(project / "examples" / "tracing.py", trace)
     sent = re.findall(r"^  c1 > (\w+) \((\w+)\), (\d) items", out, re.MULTILINE)
     assert sent == [("full", "first_turn", "1"), ("delta", "chain", "1"), ("full", "history_changed", "5")]
     first, second = re.findall(r"^explained: (.*)", out, re.MULTILINE)
@@ -254,7 +246,7 @@ def test_tracing(project: Path, tmp_path: Path) -> None:
     # What the example says to do next.
     command = re.search(r"^next: python (-m .*)$", out, re.MULTILINE)
     assert command is not None
-    python(*command[1].replace("trace.html", str(tmp_path / "trace.html")).split())
+    said_by(*command[1].replace("trace.html", str(tmp_path / "trace.html")).split())
     page = (tmp_path / "trace.html").read_text(encoding="utf-8")
     assert "history_changed" in page
     assert "apples" not in trace.read_text(encoding="utf-8") + page

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import ast
-import os
 import re
-import subprocess
-import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from prepared import python
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,15 +17,7 @@ TRANSPORT = re.compile(r"^ +(\{'kind': .*\})$", re.MULTILINE)
 
 def play(project: Path, name: str) -> tuple[str, list[dict[str, Any]]]:
     """What an example prints, and how it says its turns were sent."""
-    kept = ("PATH", "HOME", "LANG", "LC_ALL", "SYSTEMROOT", "VIRTUAL_ENV")
-    done = subprocess.run(
-        [sys.executable, str(project / "examples" / name)],
-        env={key: os.environ[key] for key in kept if key in os.environ},
-        capture_output=True,
-        encoding="utf-8",
-        timeout=100,
-        check=False,
-    )
+    done = python(project / "examples" / name, strict=False)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     return done.stdout, [ast.literal_eval(found) for found in TRANSPORT.findall(done.stdout)]

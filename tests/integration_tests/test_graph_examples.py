@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import ast
 import importlib.util
-import os
 import re
-import subprocess
-import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from prepared import python
 
 from langchain_ws_responses.testing import RecordedRequest, ResponsesServer, tool_call
 
@@ -28,7 +26,6 @@ OURS = [
 ]
 SENT = re.compile(r"(full|delta) \((\w+)\), (\d+) items")
 FIRST = ("full", "first_turn", 1)
-KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "SYSTEMROOT", "VIRTUAL_ENV")
 
 needs_deepagents = pytest.mark.skipif(
     importlib.util.find_spec("deepagents") is None,
@@ -38,17 +35,6 @@ needs_deepagents = pytest.mark.skipif(
 
 def delta(items: int = 1) -> tuple[str, str, int]:
     return "delta", "chain", items
-
-
-def python(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-W", "error", *map(str, arguments)],
-        env={**{key: os.environ[key] for key in KEPT if key in os.environ}, **environment},
-        capture_output=True,
-        encoding="utf-8",
-        timeout=100,
-        check=False,
-    )
 
 
 def play(project: Path, name: str, *arguments: object, server: ResponsesServer | None = None) -> str:
@@ -209,10 +195,12 @@ def test_deep_agent(project: Path) -> None:
     assert "the main agent's last turn saw: Oslo: 717710, Bergen: 291940." in out
 
 
-def test_deep_agent_without_deepagents(project: Path) -> None:
+def test_deep_agent_without_deepagents(project: Path, tmp_path: Path) -> None:
     path = str(project / "examples" / "deep_agent.py")
-    without = "import sys; sys.modules['deepagents'] = None"
-    done = python("-c", f"{without}; import runpy; runpy.run_path({path!r}, run_name='__main__')")
+    (tmp_path / "without.py").write_text(
+        f"import sys, runpy; sys.modules['deepagents'] = None; runpy.run_path({path!r}, run_name='__main__')"
+    )
+    done = python(tmp_path / "without.py")
     assert done.returncode == 1
     assert "pip install deepagents" in done.stderr
     assert "Python 3.11 or newer" in done.stderr
