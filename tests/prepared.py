@@ -27,8 +27,6 @@ KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "SYSTEMROOT", "VIRTUAL_ENV")
 _SLOW_IMPORTS = [
     "prepared",
     "docs_kit",
-    "agents",
-    "deepagents",
     "httpcore",
     "httpcore2",
     "langchain.agents",
