@@ -102,6 +102,8 @@ def settle(directory: Path, environment: Mapping[str, str], output: Path) -> Non
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(directory)
+    # What the server process has found out from its own environment.
+    tempfile.tempdir = None
     for number, name in ((1, "out"), (2, "err")):
         os.dup2(os.open(output.with_suffix(f".{name}"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), number)
 

@@ -15,6 +15,7 @@ import pytest
 from prepared import python
 from websockets.sync.client import connect
 
+from benchmarks.__main__ import main
 from benchmarks.charts import Bar, Line, bars, lines
 from benchmarks.drivers import DRIVERS, EVERY, missing
 from benchmarks.network import netem_path, paths
@@ -27,7 +28,7 @@ from benchmarks.targets import Row, judge
 from benchmarks.workload import ARGUMENTS, TOOL_OUTPUT, TOOLS, call_model, text_model
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
 REQUESTS = 4
@@ -39,13 +40,18 @@ def server() -> Iterator[Endpoint]:
         yield running
 
 
-def run(server: Endpoint, driver: str, call: str, **job: Any) -> dict[str, Any]:
-    """A measurement as `measure` makes it, but for the time that imports take."""
-    urls = {"base_url": f"{server.plain}/v1", "control_url": server.plain}
-    given = json.dumps({"driver": driver, "call": call, "requests": REQUESTS, **urls, **job})
-    done = python("-m", "benchmarks.worker", given, cwd=PROJECT, strict=False, **environment())
+def measured(job: Mapping[str, Any], *, module: str = "benchmarks.worker", timeout: float = 100) -> Any:
+    """Does what `measure` does, but for the time that imports take."""
+    done = python(
+        "-m", module, json.dumps(job), cwd=PROJECT, strict=False, seconds=timeout, **environment()
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    result: dict[str, Any] = json.loads(done.stdout)
+    return json.loads(done.stdout)
+
+
+def run(server: Endpoint, driver: str, call: str, **job: Any) -> dict[str, Any]:
+    urls = {"base_url": f"{server.plain}/v1", "control_url": server.plain}
+    result: dict[str, Any] = measured({"driver": driver, "call": call, "requests": REQUESTS, **urls, **job})
     return result
 
 
@@ -310,19 +316,18 @@ def test_bars_stand_in_order_with_their_values() -> None:
 # -- the command ----------------------------------------
 
 
-def test_compare_prints_tables_and_targets_and_writes_files(project: Path, tmp_path: Path) -> None:
+def test_compare_prints_tables_and_targets_and_writes_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("benchmarks.compare.measure", measured)
     arguments = ["compare", "--quick", "--runs", "1", "--turns", "6", "--mode", "stream", "--peers", "--json"]
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks", *arguments, str(tmp_path / "run.json"), "--svg", str(tmp_path)],
-        cwd=project,
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
+    monkeypatch.setattr(
+        sys, "argv", ["benchmarks", *arguments, str(tmp_path / "run.json"), "--svg", str(tmp_path)]
     )
-    assert done.returncode in (0, 1), done.stderr
-    assert "this package, stream" in done.stdout
-    assert "P5  stream of a long answer: CPU / langchain-floor" in done.stdout
+    assert main() in (0, 1)
+    said = capfd.readouterr().out
+    assert "this package, stream" in said
+    assert "P5  stream of a long answer: CPU / langchain-floor" in said
     written = json.loads((tmp_path / "run.json").read_text())
     assert written["environment"]["websockets"]
     assert {row["target"] for row in written["targets"]} == {"P5"}

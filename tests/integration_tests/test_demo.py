@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from prepared import python
 
 from langchain_ws_responses._demo.measure import Sent, gaps
 from langchain_ws_responses._demo.report import human_bytes, human_seconds
@@ -85,10 +86,12 @@ class Place:
     def run(
         self, *args: str, env: Mapping[str, str] | None = None, code: str | None = None
     ) -> subprocess.CompletedProcess[str]:
-        command = self.command(*args) if code is None else [sys.executable, "-c", code]
+        if code is None:
+            command = ("-m", "langchain_ws_responses", *args)
+            return python(*command, cwd=self.root, strict=False, **self.environment(env))
         return subprocess.run(
-            command, cwd=self.root, env=self.environment(env), capture_output=True, encoding="utf-8",
-            timeout=100, check=False,
+            [sys.executable, "-c", code], cwd=self.root, env=self.environment(env), capture_output=True,
+            encoding="utf-8", timeout=100, check=False,
         )  # fmt: skip
 
     def environment(self, extra: Mapping[str, str] | None = None) -> dict[str, str]:
