@@ -196,13 +196,14 @@ def chunks_of_stream(events: Any, maker: ChunkMaker) -> Iterator[ChatGenerationC
 
 
 async def chunks_of_stream_async(events: Any, maker: ChunkMaker) -> AsyncIterator[ChatGenerationChunk]:
-    """Like `chunks_of_stream`."""
+    """Like `chunks_of_stream`; the value of the context manager has `batches`, an async iterator of many at a time."""
     try:
         async with events as opened:
-            async for event in opened:
-                chunk = maker.chunk_of(event)
-                if chunk is not None:
-                    yield chunk
+            async for batch in opened.batches():
+                for event in batch:
+                    chunk = maker.chunk_of(event)
+                    if chunk is not None:
+                        yield chunk
     except openai.BadRequestError as exc:
         handle_bad_request(exc)
     except openai.APIError as exc:

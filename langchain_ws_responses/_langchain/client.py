@@ -6,7 +6,7 @@ stand there. A call that carries a `Turn` goes where the turn says, any other go
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from typing import Any
 
 import openai
@@ -205,6 +205,7 @@ class _AsyncEventStream:
     def __init__(self, turn: Turn, inner: Any) -> None:
         self._turn = turn
         self._inner = inner
+        self._batches = self._read()
         self._events = self._iterate()
         self._opened: Any = None
 
@@ -221,6 +222,7 @@ class _AsyncEventStream:
     async def aclose(self) -> None:
         """Ends the turn for this caller; the rest of the answer is swallowed."""
         await self._events.aclose()
+        await self._batches.aclose()
         self._turn.abandon()
         if self._opened is not None:
             await self._opened.close()
@@ -230,7 +232,17 @@ class _AsyncEventStream:
         self._opened = await self._open()
         return self._opened.response.headers
 
+    def batches(self) -> AsyncIterator[Iterable[Any]]:
+        """The events in as many pieces as they came in: each step of an async iterator costs as much as an event."""
+        batches: AsyncIterator[Iterable[Any]] = self._batches
+        return batches
+
     async def _iterate(self) -> Any:
+        async for batch in self._batches:
+            for event in batch:
+                yield event
+
+    async def _read(self) -> Any:
         from .._transport.mailbox import AsyncMailbox
 
         turn = self._turn
@@ -239,11 +251,12 @@ class _AsyncEventStream:
                 mailbox = AsyncMailbox()
                 turn.start(mailbox)
                 while turn.kind == "websocket" and not turn.done:
-                    for frame in turn.take(turn.left_over or await mailbox.get()):
-                        yield _event(turn, frame)
+                    frames = turn.take(turn.left_over or await mailbox.get())
+                    # Read one by one: what comes before a broken frame is the caller's.
+                    yield (_event(turn, frame) for frame in frames)
             if turn.kind == "http":
                 async for event in self._over_http():
-                    yield event
+                    yield (event,)
         finally:
             turn.abandon()
 
