@@ -206,7 +206,7 @@ class _AsyncEventStream:
         self._turn = turn
         self._inner = inner
         self._batches = self._read()
-        self._events = self._iterate()
+        self._events: Any = None
         self._opened: Any = None
 
     async def __aenter__(self) -> _AsyncEventStream:
@@ -216,12 +216,16 @@ class _AsyncEventStream:
         await self.aclose()
 
     def __aiter__(self) -> AsyncIterator[Any]:
+        if self._events is None:
+            self._events = self._iterate()
         events: AsyncIterator[Any] = self._events
         return events
 
     async def aclose(self) -> None:
         """Ends the turn for this caller; the rest of the answer is swallowed."""
-        await self._events.aclose()
+        # To close a generator that never ran begins it, which a loop that is about to end complains of.
+        if self._events is not None:
+            await self._events.aclose()
         await self._batches.aclose()
         self._turn.abandon()
         if self._opened is not None:
