@@ -97,15 +97,17 @@ PARTS = frozenset({"raw", "parsed", "parsing_error"})
 def in_parts(seen: list[Any]) -> Any:
     """What was handed over, in order; of a streamed answer with its raw message, in order for each part.
 
-    LangChain streams the parts from threads of their own, and which one comes first is their affair.
+    LangChain streams the parts from threads of their own, and which one comes first is their affair: whether the word
+    that nothing went wrong comes before what goes wrong, too.
     """
     items = [comparable(item) for item in seen]
     if not all(isinstance(item, dict) and item.keys() <= PARTS for item in items):
         return items
     parts: dict[str, list[Any]] = {}
     for item in items:
-        for name, value in item.items():
-            parts.setdefault(name, []).append(value)
+        if item != {"parsing_error": (type(None), "None")}:
+            for name, value in item.items():
+                parts.setdefault(name, []).append(value)
     return parts
 
 
