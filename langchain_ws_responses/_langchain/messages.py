@@ -14,7 +14,7 @@ from typing import Any, cast
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
 
 from .._json import canonical
-from .._protocol.chain import History, digest
+from .._protocol.chain import Begun, History, digest
 from .conversion import convert, convert_answer
 from .links import LINK_KEY
 from .meaning import meaning_of_message
@@ -80,9 +80,14 @@ def history_of(messages: Sequence[BaseMessage]) -> History:
     """
     head = _head(messages)
     # By itself: a prompt that is made anew every turn leaves the rest of the conversation as it is.
-    digests = [*map(digest_of, messages[:head]), *_digests_of(messages[head:])]
-    text_head = all(_system_texts(message) is not None for message in messages[:head])
-    return History(digests=digests, head=head, links=_Links(messages), text_head=text_head)
+    run = _run_of(messages[head:])
+    return History(
+        digests=[*map(digest_of, messages[:head]), *run.digests],
+        head=head,
+        links=_Links(messages),
+        text_head=all(_system_texts(message) is not None for message in messages[:head]),
+        begun=run.begun,
+    )
 
 
 class _Links:
@@ -188,10 +193,13 @@ class _Run:
     """The messages of a conversation up to one of them, in columns.
 
     A comparison of whole columns then tells whether a long conversation still looks as it did: that is most of what a
-    turn has to do, and a loop would take twice the time. Never changed; the next turn's run takes its place.
+    turn has to do, and a loop would take twice the time. The columns never change; the next turn's run takes its place.
     """
 
-    __slots__ = ("digests", "made_by", "metadata", "snapshots")
+    _COLUMNS = ("digests", "made_by", "metadata", "snapshots")
+    __slots__ = ("begun", *_COLUMNS)
+
+    begun: Begun
 
     def __init__(self, entries: Sequence[_Entry], before: _Run | None) -> None:
         # Where there are tool calls, or text alone, who made an answer makes no difference to what it says.
@@ -200,8 +208,9 @@ class _Run:
         self.snapshots = [entry.snapshot for entry in entries]
         self.metadata = [entry.snapshot["response_metadata"] for entry in by_hand]
         self.made_by = [(entry.made_id, entry.made_by) for entry in by_hand]
+        self.begun = Begun(None if before is None else before.begun)
         if before is not None:
-            for name in self.__slots__:
+            for name in self._COLUMNS:
                 setattr(self, name, getattr(before, name) + getattr(self, name))
 
     def is_of(self, messages: Sequence[BaseMessage]) -> bool:
@@ -250,12 +259,12 @@ def _entry_of(message: BaseMessage) -> _Entry:
     return entry if entry is not None and _looks_the_same(message, entry) else _remember(message)
 
 
-def _digests_of(messages: Sequence[BaseMessage]) -> list[bytes]:
-    """The digest of each message, most of them from the run that the last turn left at its newest message."""
+def _run_of(messages: Sequence[BaseMessage]) -> _Run:
+    """The messages as a run, most of it that which the last turn left at its newest message."""
     known = _known(messages)
     start = 0 if known is None else len(known.digests)
     if known is not None and start == len(messages):
-        return known.digests
+        return known
     entries = [_entry_of(message) for message in messages[start:]]
     for message, entry in zip(messages[start:], entries, strict=True):
         if entry.digest is None:
@@ -263,7 +272,7 @@ def _digests_of(messages: Sequence[BaseMessage]) -> list[bytes]:
     run = _Run(entries, known)
     if entries:
         entries[-1].run = run
-    return run.digests
+    return run
 
 
 def _known(messages: Sequence[BaseMessage]) -> _Run | None:

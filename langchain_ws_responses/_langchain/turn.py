@@ -447,13 +447,11 @@ class Turn:
         if self._as_given or self.route.chain == "off" or not isinstance(response_id, str) or not response_id:
             return
         history, key = self.history, self.route.key(self.model)
-        body = list(history.digests[history.head :])
-        if not self.warm_up:
-            body.append(digest(meaning_of_output(output)))
+        answer = b"" if self.warm_up else digest(meaning_of_output(output))
         connection = self.ticket.connection if self.kind == "websocket" and self.ticket is not None else None
         link = key.make_link(
             response_id=response_id,
-            fp=key.fingerprint(body),
+            fp=history.fingerprint(key, len(history.digests), answer),
             system="" if self.plan.instructions else key.system(history.digests[: history.head]),
             store=self.store is not False and stored,
             model=self.model,

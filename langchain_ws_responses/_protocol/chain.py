@@ -10,7 +10,7 @@ from __future__ import annotations
 import hmac
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from json.encoder import encode_basestring_ascii as _quoted
 from typing import Any
@@ -20,6 +20,7 @@ from .._types import Reason, SendMode
 __all__ = [
     "LINK_FIELDS",
     "LINK_VERSION",
+    "Begun",
     "ChainKey",
     "History",
     "Plan",
@@ -42,11 +43,12 @@ _SHARED_FROM = 2048
 _LARGE = 256 * 1024
 
 
-def _hashed(content: bytes, **how: Any) -> Any:
+def _hash_on(hasher: Any, content: bytes) -> Any:
     size = len(content)
     if size < _SHARED_FROM or size >= _LARGE:
-        return blake2b(content, **how)
-    hasher, view = blake2b(**how), memoryview(content)
+        hasher.update(content)
+        return hasher
+    view = memoryview(content)
     for start in range(0, size, _SHARED_FROM - 1):
         hasher.update(view[start : start + _SHARED_FROM - 1])
     return hasher
@@ -54,7 +56,7 @@ def _hashed(content: bytes, **how: Any) -> Any:
 
 def digest(content: bytes) -> bytes:
     """Returns the digest of one message's content."""
-    digested: bytes = _hashed(content, digest_size=_SIZE).digest()
+    digested: bytes = _hash_on(blake2b(digest_size=_SIZE), content).digest()
     return digested
 
 
@@ -86,7 +88,11 @@ class ChainKey:
 
     def fingerprint(self, digests: Sequence[bytes]) -> str:
         """Hashes the digests of a run of messages, in order."""
-        return str(_hashed(b"".join(digests), key=self._key, digest_size=20, person=b"fp").hexdigest())
+        return str(_hash_on(self.hasher(), b"".join(digests)).hexdigest())
+
+    def hasher(self) -> Any:
+        """Begins a fingerprint."""
+        return blake2b(key=self._key, digest_size=20, person=b"fp")
 
     def system(self, digests: Sequence[bytes]) -> str:
         """Hashes the leading system messages; a fixed word where there are none."""
@@ -142,6 +148,38 @@ def _well_formed(link: Any) -> bool:
     )
 
 
+class Begun:
+    """How far the fingerprint of a run of messages has come, so that the next turn hashes only what is new.
+
+    It belongs to one run of digests: what it knows of one is wrong for any other that is no continuation of it.
+
+    Args:
+        before: That of a run that this one continues.
+    """
+
+    __slots__ = ("_at",)
+
+    def __init__(self, before: Begun | None = None) -> None:
+        # One tuple, replaced as a whole: threads may ask at the same time. Its hasher is never added to.
+        self._at: tuple[ChainKey | None, int, Any] = (None, 0, None) if before is None else before._at
+
+    def hasher(self, key: ChainKey, digests: Sequence[bytes], head: int, stop: int) -> Any:
+        """Returns the hasher of a fingerprint, which must not be added to.
+
+        Args:
+            key: Whose fingerprint.
+            digests: The run's, behind the leading ones that are no part of it.
+            head: How many those are.
+            stop: Where it ends in `digests`.
+        """
+        owner, count, hasher = self._at
+        if owner is not key or count > stop - head:
+            count, hasher = 0, key.hasher()
+        hasher = _hash_on(hasher.copy(), b"".join(digests[head + count : stop]))
+        self._at = (key, stop - head, hasher)
+        return hasher
+
+
 @dataclass(frozen=True)
 class History:
     """The messages of a turn, as far as the plan looks at them.
@@ -152,12 +190,28 @@ class History:
         links: `(position, link)` of every assistant message, newest first; None stands for no link. May be lazy, and
             is gone through any number of times.
         text_head: Whether the leading system messages are plain text, so that `instructions` can hold them.
+        begun: What was hashed already of the messages behind the leading system messages.
     """
 
     digests: Sequence[bytes]
     head: int
     links: Iterable[tuple[int, Any]]
     text_head: bool = True
+    begun: Begun = field(default_factory=Begun, repr=False, compare=False)
+
+    def fingerprint(self, key: ChainKey, stop: int, then: bytes = b"") -> str:
+        """Hashes the digests of the messages from the leading system messages up to `stop`.
+
+        Args:
+            key: Whose fingerprint.
+            stop: Position behind the last message.
+            then: Digest of one more message, or nothing.
+        """
+        hasher = self.begun.hasher(key, self.digests, self.head, stop)
+        if then:
+            hasher = hasher.copy()
+            hasher.update(then)
+        return str(hasher.hexdigest())
 
 
 @dataclass(frozen=True)
@@ -264,7 +318,7 @@ def _refusal(history: History, position: int, link: Any, *, key: ChainKey, model
         return Reason.MODEL_CHANGED
     if not hmac.compare_digest(key.sign(link).encode(), link["sig"].encode("utf-8", "replace")):
         return Reason.BAD_LINK
-    if key.fingerprint(history.digests[history.head : position + 1]) != link["fp"]:
+    if history.fingerprint(key, position + 1) != link["fp"]:
         return Reason.HISTORY_CHANGED
     return None
 

@@ -28,13 +28,14 @@ from langchain_ws_responses._langchain import messages as module
 from langchain_ws_responses._langchain.meaning import meaning_of_message
 from langchain_ws_responses._langchain.messages import digest_of, history_of, instructions_of, items_of
 from langchain_ws_responses._langchain.remembered import Table
-from langchain_ws_responses._protocol.chain import digest
+from langchain_ws_responses._protocol.chain import ChainKey, digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
 STORES = (None, True, False)
+KEY = ChainKey(b"a secret", ["scope"])
 
 
 def langchain_items(message: BaseMessage, store: bool | None) -> list[dict[str, Any]]:
@@ -296,6 +297,28 @@ def test_old_messages_are_compared_in_columns(monkeypatch: pytest.MonkeyPatch) -
     assert looked_at == ["0", "1", "2", "3"]
 
 
+def test_a_turn_goes_on_from_the_fingerprint_of_the_last_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[ChainKey] = []
+    hasher = ChainKey.hasher
+    monkeypatch.setattr(ChainKey, "hasher", lambda key: (begun.append(key), hasher(key))[1])
+    messages: list[BaseMessage] = [SystemMessage("s"), HumanMessage("0")]
+    prints = []
+    for number in range(1, 5):
+        prints.append(history_of(messages).fingerprint(KEY, len(messages)))
+        messages = [*messages, HumanMessage(str(number))]
+    assert begun == [KEY]
+    digests = [digest_of(message) for message in messages]
+    assert prints == [KEY.fingerprint(digests[1:stop]) for stop in range(2, 6)]
+
+
+def test_a_conversation_that_was_parted_has_a_fingerprint_for_each_part() -> None:
+    shared: list[BaseMessage] = [HumanMessage("0"), HumanMessage("1")]
+    history_of(shared).fingerprint(KEY, 2)
+    for text in ("this", "that", "this"):
+        history = history_of([*shared, HumanMessage(text), HumanMessage("and so on")])
+        assert history.fingerprint(KEY, 4) == KEY.fingerprint(history.digests)
+
+
 def test_what_is_kept_of_a_conversation_is_kept_once() -> None:
     messages: list[BaseMessage] = [HumanMessage("0")]
     for number in range(1, 9):
@@ -396,14 +419,18 @@ def test_an_edit_in_the_middle_of_a_conversation_is_noticed(
 ) -> None:
     message = make()
     messages: list[BaseMessage] = [SystemMessage("s"), HumanMessage("a"), message, HumanMessage("b")]
-    before = history_of(messages).digests
+    first = history_of(messages)
+    before = first.digests
+    assert first.fingerprint(KEY, 4) == KEY.fingerprint(before[1:])
     messages += [HumanMessage(str(number)) for number in range(grows)]
     assert history_of(messages).digests[:4] == before
     edit(message)
     after = history_of(messages).digests
     assert after == [digest_of(each.model_copy(deep=True)) for each in messages]
     # And once more, from what the look at the edited one left.
-    assert history_of(messages).digests == after
+    again = history_of(messages)
+    assert again.digests == after
+    assert again.fingerprint(KEY, len(after)) == KEY.fingerprint(after[1:])
 
 
 def test_metadata_may_grow_without_a_new_conversion() -> None:

@@ -13,7 +13,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from langchain_ws_responses._protocol.chain import LINK_VERSION, ChainKey, History, Plan, digest, plan, proves
+from langchain_ws_responses._protocol.chain import (
+    LINK_VERSION,
+    Begun,
+    ChainKey,
+    History,
+    Plan,
+    digest,
+    plan,
+    proves,
+)
 from langchain_ws_responses._types import Reason, SendMode
 
 SECRET = b"the key of one tenant"
@@ -596,3 +605,73 @@ def test_hashes_do_not_depend_on_the_pieces_that_they_are_made_of(size: int) -> 
     own = hashlib.blake2b(b'["scope"]', key=master, digest_size=32, person=b"scope").digest()
     expected = hashlib.blake2b(content, key=own, digest_size=20, person=b"fp").hexdigest()
     assert ChainKey(b"a secret", ["scope"]).fingerprint([content[:100], content[100:]]) == expected
+
+
+# -- fingerprints that go on from what was hashed ----------------------------------------
+
+
+class Read(list[bytes]):
+    """Digests that note which of them are read."""
+
+    def __init__(self, digests: Sequence[bytes]) -> None:
+        super().__init__(digests)
+        self.positions: list[int] = []
+
+    def __getitem__(self, index: Any) -> Any:
+        self.positions += range(len(self))[index] if isinstance(index, slice) else [index]
+        return super().__getitem__(index)
+
+
+def digests_of(*texts: str) -> list[bytes]:
+    return [digest(text.encode()) for text in texts]
+
+
+@given(
+    head=st.integers(0, 2),
+    count=st.integers(0, 90),
+    asked=st.lists(st.tuples(st.sampled_from(["a", "b"]), st.integers(0, 90), st.booleans()), max_size=12),
+)
+def test_a_fingerprint_is_the_same_whatever_was_asked_before(
+    head: int, count: int, asked: list[tuple[str, int, bool]]
+) -> None:
+    keys = {name: key(scope=[name]) for name in "ab"}
+    digests = digests_of(*(str(number) for number in range(head + count)))
+    asked_of = History(digests, head, [])
+    for name, length, more in asked:
+        stop, then = head + min(length, count), digest(b"then") if more else b""
+        whole = [*digests[head:stop], *([then] if more else [])]
+        assert asked_of.fingerprint(keys[name], stop, then) == keys[name].fingerprint(whole)
+
+
+def test_only_what_is_new_is_hashed() -> None:
+    mine, answer = key(), digest(b"an answer")
+    first = Read(digests_of("s", "a", "b"))
+    turn = History(first, 1, [])
+    assert turn.fingerprint(mine, 3, answer) == mine.fingerprint([*list(first)[1:], answer])
+    assert first.positions == [1, 2]
+    second = Read([*first, answer, *digests_of("c")])
+    turn = History(second, 1, [], begun=Begun(turn.begun))
+    assert turn.fingerprint(mine, 4) == mine.fingerprint(list(second)[1:4])
+    assert turn.fingerprint(mine, 5, answer) == mine.fingerprint([*list(second)[1:], answer])
+    assert second.positions == [3, 4]
+
+
+def test_what_one_continuation_hashed_is_not_part_of_another() -> None:
+    mine = key()
+    begun = History(digests_of("a", "b"), 0, [])
+    begun.fingerprint(mine, 2)
+    one, other = (
+        History(digests_of("a", "b", text, "d"), 0, [], begun=Begun(begun.begun)) for text in ("c", "C")
+    )
+    prints = [each.fingerprint(mine, 4) for each in (one, other)]
+    assert prints == [mine.fingerprint(digests_of("a", "b", text, "d")) for text in ("c", "C")]
+    assert begun.fingerprint(mine, 2) == mine.fingerprint(digests_of("a", "b"))
+
+
+def test_an_earlier_end_is_hashed_anew() -> None:
+    mine = key()
+    read = Read(digests_of("a", "b", "c"))
+    turn = History(read, 0, [])
+    for stop in (3, 2):
+        assert turn.fingerprint(mine, stop) == mine.fingerprint(list(read)[:stop])
+    assert read.positions == [0, 1, 2, 0, 1]
