@@ -10,11 +10,10 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Iterator
-from importlib import import_module
 from typing import Any
 
 from .clock import Clock
-from .drivers import Job
+from .drivers import DRIVERS, Job
 from .processes import control, measure, run_server
 from .tables import table
 from .workload import call_model
@@ -34,17 +33,15 @@ _LEFT_OVER = 256
 def memory(turns: int, runs: int) -> int:
     """Runs the conversation in fresh processes; returns 1 if a limit is missed."""
     ratios: list[float] = []
-    floors: list[float] = []
+    floors: dict[str, list[float]] = {"langchain-floor": [], "langchain-floor-whole": []}
     last: dict[str, Any] = {}
     with run_server() as server:
         for number in range(runs):
             job = {"turns": turns, "base_url": f"{server.plain}/v1", "control_url": server.plain}
-            floor = measure({**job, "driver": "langchain_floor"}, module="benchmarks.memory")
-            last = measure(job, module="benchmarks.memory")
-            if error := last.get("error") or floor.get("error"):
-                sys.exit(f"failed: {error}")
+            for driver, measured in floors.items():
+                measured.append(_measured({**job, "driver": driver})["ratio"])
+            last = _measured({**job, "driver": "ours"})
             ratios.append(last["ratio"])
-            floors.append(floor["ratio"])
             print(f"round {number + 1}: turn {turns} / turn 10: {last['ratio']:.2f}", file=sys.stderr)
     marks = [str(mark) for mark in last["marks"]]
     names = sorted({name for mark in marks for name in last["tables"][mark]} | last["gone"].keys())
@@ -70,9 +67,17 @@ def memory(turns: int, runs: int) -> int:
         f"limit {LIMIT}: {'pass' if good else 'FAIL'}"
     )
     # LangChain looks at every message of the history in each call, whatever the model does.
-    print(f"the LangChain floor, for comparison: {statistics.median(floors):.2f}")
+    plain, whole = (statistics.median(measured) for measured in floors.values())
+    print(f"the LangChain floor, for comparison: {plain:.2f}, with whole messages {whole:.2f}")
     print(f"tables after the conversation: {'pass' if not kept else 'FAIL: ' + ', '.join(kept)}")
     return int(not good or bool(kept))
+
+
+def _measured(job: dict[str, Any]) -> dict[str, Any]:
+    result = measure(job, module="benchmarks.memory")
+    if error := result.get("error"):
+        sys.exit(f"failed: {error}")
+    return result
 
 
 def _start(result: dict[str, Any], name: str) -> int:
@@ -113,10 +118,9 @@ class _Watching(Clock):
 def _conversation(given: dict[str, Any]) -> dict[str, Any]:
     from .drivers import _chat
 
-    turns, job = given["turns"], Job(given["base_url"], "invoke")
-    model = import_module(f".drivers.{given.get('driver', 'ours')}", __package__).make_model(
-        job, call_model(turns)
-    )
+    turns, driver = given["turns"], DRIVERS[given["driver"]]
+    job = Job(given["base_url"], "invoke", driver.options)
+    model = driver.load().make_model(job, call_model(turns))
     manager = getattr(model, "manager", None)
     control(given["control_url"], "/reset")
     with _chat.chat_session(job, lambda _job, _name: model) as run:

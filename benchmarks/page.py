@@ -49,7 +49,9 @@ handshake included.
 
 Two floors say what is possible. The **wire floor** is `websockets`, `orjson` and a loop that looks for the
 terminal event. The **LangChain floor** is the same inside a minimal `BaseChatModel`. Neither proves that a
-delta is right, handles errors, bounds memory or reports metadata.
+delta is right, handles errors, bounds memory or reports metadata. The messages of the LangChain floor hold
+plain text; "**with whole messages**" they say what those of `ChatOpenAI` say (content blocks, usage, metadata),
+and nothing else is different. What that costs is LangChain's: it looks at every block of the history in each call.
 
 ## What is not measured
 
@@ -84,10 +86,9 @@ _CONVERSATIONS = """
 "MiB before" is the peak before the first conversation that counts: imports, the model, a warm-up. Most of
 it is `langchain_openai` and the openai SDK, which `ChatOpenAI` cannot be without. What comes on top is
 mostly history: callers of chat models keep their messages, as LangChain wants it, and the wire floor keeps
-none. The LangChain floor's messages are smaller than `ChatOpenAI`'s, which also hold content blocks, usage
-and metadata; this package's hold a link and how they were sent, and beside each stands what it was proved
-by. With hundreds of conversations Python's garbage collector has its part in the CPU as well: each full
-collection walks through all that was imported, which for the wire floor is little.
+none. This package's messages are `ChatOpenAI`'s with a link and how they were sent, and beside each stands
+what it was proved by. With hundreds of conversations Python's garbage collector has its part in the CPU as
+well: each full collection walks through all that was imported, which for the wire floor is little.
 """
 
 _PROFILE = """

@@ -13,7 +13,16 @@ from .results import Key
 __all__ = ["MODES", "SIZES", "Options", "Task", "tasks"]
 
 MODES = ("rollout", "stream", "conversations", "network")
-FLOORS = ("wire-floor", "wire-floor-lanes", "langchain-floor", "langchain-floor-lanes")
+FLOORS = (
+    "wire-floor",
+    "wire-floor-lanes",
+    "langchain-floor",
+    "langchain-floor-lanes",
+    "langchain-floor-whole",
+    "langchain-floor-whole-lanes",
+)
+# Without a history, or with a network in between, it is the LangChain floor.
+_ROLLOUT_ONLY = "langchain-floor-whole"
 _STREAM_REPEAT = 5
 _IMPORT_REPEAT = 4
 THINKING_TURNS = 12
@@ -118,7 +127,7 @@ def _too_much(options: Options, name: str, call: str) -> bool:
 def _streams(options: Options) -> Iterable[Task]:
     for name in options.drivers:
         # One answer has no history: what differs between the two forms of a client is not in it.
-        if name.endswith("-lanes") or name in ("chatopenai-full", "agents-full"):
+        if name.endswith("-lanes") or name in ("chatopenai-full", "agents-full", _ROLLOUT_ONLY):
             continue
         for call in DRIVERS[name].calls:
             job = {"deltas": options.deltas, "repeat": _STREAM_REPEAT}
@@ -128,7 +137,7 @@ def _streams(options: Options) -> Iterable[Task]:
 def _conversations(options: Options) -> Iterable[Task]:
     for size in options.sizes:
         for name in options.drivers:
-            if name in ("langchain-floor", "agents-prev", "agents-full"):
+            if name in ("langchain-floor", "agents-prev", "agents-full", _ROLLOUT_ONLY):
                 continue  # one turn at a time on their one socket
             peer = name not in (*FLOORS, "ours")
             # Half a minute of CPU and more: enough rounds to see that they are far away.
@@ -142,7 +151,7 @@ def _conversations(options: Options) -> Iterable[Task]:
 def _network(options: Options, path: NetworkPath) -> Iterable[Task]:
     long, main = max(options.network_turns), min(NETWORK_TURNS, max(options.network_turns))
     for name in options.drivers:
-        if name.endswith("-lanes"):
+        if name.endswith("-lanes") or name == _ROLLOUT_ONLY:
             continue
         call = "invoke" if "invoke" in DRIVERS[name].calls else "ainvoke"
         ours = name in ("wire-floor", "ours", "chatopenai-full", "chatopenai-prev")

@@ -69,6 +69,15 @@ DRIVERS: dict[str, Driver] = {
     "langchain-floor-lanes": Driver(
         "langchain_floor", "LangChain floor, 16 lanes", ("ainvoke",), options={"lanes": 16}
     ),
+    "langchain-floor-whole": Driver(
+        "langchain_floor", "LangChain floor, whole messages", ("invoke", "ainvoke"), options={"whole": True}
+    ),
+    "langchain-floor-whole-lanes": Driver(
+        "langchain_floor",
+        "LangChain floor, whole messages, 16 lanes",
+        ("ainvoke",),
+        options={"lanes": 16, "whole": True},
+    ),
     "ours": Driver("ours", "this package", ALL),
     "chatopenai-prev": Driver(
         "chatopenai", "ChatOpenAI, previous id", ALL, options={"use_previous_response_id": True}
@@ -89,6 +98,11 @@ AGENTS: dict[str, Driver] = {
     for name, label, options in (
         ("ours", "this package + ChainSaver(InMemorySaver)", {"chain_saver": True}),
         ("langchain-floor", "LangChain floor + InMemorySaver", {}),
+        (
+            "langchain-floor-whole",
+            "LangChain floor, whole messages + InMemorySaver",
+            {"whole": True},
+        ),
         ("chatopenai-prev", "ChatOpenAI, previous id + InMemorySaver", {"use_previous_response_id": True}),
         ("chatopenai-full", "ChatOpenAI, full history + InMemorySaver", {}),
     )

@@ -51,7 +51,7 @@ def session(job: Job) -> Iterator[Callable[[str, Clock], str]]:
         if not models:
             models.append(module.make_model(job, name))
         model = models[0]
-        setattr(model, "model" if job.options["model"] == "langchain-floor" else "model_name", name)
+        setattr(model, "model" if job.options["model"].startswith("langchain-floor") else "model_name", name)
         agent: Any = create_agent(model, _tools(clock), system_prompt=SYSTEM, checkpointer=saver)
         config: Any = {"configurable": {"thread_id": name}, "recursion_limit": 10_000}
         clock.send()

@@ -1,4 +1,8 @@
-"""The LangChain floor: the wire floor inside a minimal `BaseChatModel`. No chat model can do less."""
+"""The LangChain floor: the wire floor inside a minimal `BaseChatModel`. No chat model can do less.
+
+Its messages hold plain text and no more than it needs. With `whole` they say what ChatOpenAI's say: what that costs is
+LangChain's own, which looks at every block of the history in each call, and that of whoever saves the messages.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ from typing import Any
 import orjson
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, ToolMessage
+from langchain_core.messages.ai import UsageMetadata
 from langchain_core.messages.tool import tool_call_chunk
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.utils.function_calling import convert_to_openai_tool
@@ -22,6 +27,7 @@ _ROLES = {"human": "user", "system": "system"}
 _DELTA = b"response.output_text.delta"
 _ARGUMENTS = b"response.function_call_arguments.delta"
 _ADDED = b"response.output_item.added"
+_METADATA = ("id", "created_at", "metadata", "model", "object", "service_tier", "status")
 
 
 class FloorModel(BaseChatModel):
@@ -32,6 +38,7 @@ class FloorModel(BaseChatModel):
     sync_socket: Any = None
     async_socket: Any = None
     lanes: Any = None
+    whole: bool = False
 
     @property
     def _llm_type(self) -> str:
@@ -92,18 +99,19 @@ class FloorModel(BaseChatModel):
         socket.send(self._frame(messages, kwargs.get("tools", ())), text=True)
         while not (frame := socket.recv(decode=False)).startswith(TERMINAL):
             pass
-        return _result(frame)
+        return _result(frame, self.whole)
 
     async def _agenerate(
         self, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **kwargs: Any
     ) -> ChatResult:
         if self.lanes is not None:
-            return _result(await self.lanes.ask(self._request(messages, kwargs.get("tools", ()))))
+            answer = await self.lanes.ask(self._request(messages, kwargs.get("tools", ())))
+            return _result(answer, self.whole)
         socket = await self._aconnected()
         await socket.send(self._frame(messages, kwargs.get("tools", ())), text=True)
         while not (frame := await socket.recv(decode=False)).startswith(TERMINAL):
             pass
-        return _result(frame)
+        return _result(frame, self.whole)
 
     def _stream(
         self, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **kwargs: Any
@@ -136,7 +144,7 @@ class FloorModel(BaseChatModel):
                 return
 
 
-def _result(frame: bytes) -> ChatResult:
+def _result(frame: bytes, whole: bool) -> ChatResult:
     response = orjson.loads(frame)["response"]
     message = AIMessage(content="", id=response["id"], response_metadata={"id": response["id"]})
     for item in response["output"]:
@@ -147,7 +155,37 @@ def _result(frame: bytes) -> ChatResult:
             )
         else:
             message.content = item["content"][0]["text"]
+    if whole:
+        _complete(message, response)
     return ChatResult(generations=[ChatGeneration(message=message)])
+
+
+def _complete(message: AIMessage, response: dict[str, Any]) -> None:
+    """Adds what langchain-openai puts into the message of the same answer."""
+    message.content = [block for item in response["output"] for block in _blocks(item)]
+    message.response_metadata = {
+        **{name: response[name] for name in _METADATA if name in response},
+        "created_at": float(response["created_at"]),
+        "model_provider": "openai",
+        "model_name": response["model"],
+    }
+    usage = response["usage"]
+    message.usage_metadata = UsageMetadata(
+        input_tokens=usage["input_tokens"],
+        output_tokens=usage["output_tokens"],
+        total_tokens=usage["total_tokens"],
+        input_token_details={"cache_read": usage["input_tokens_details"]["cached_tokens"]},
+        output_token_details={"reasoning": usage["output_tokens_details"]["reasoning_tokens"]},
+    )
+
+
+def _blocks(item: dict[str, Any]) -> list[Any]:
+    if item["type"] == "function_call":
+        return [item]
+    return [
+        {"type": "text", "text": part["text"], "annotations": part["annotations"], "id": item["id"]}
+        for part in item["content"]
+    ]
 
 
 def _chunk(frame: bytes) -> ChatGenerationChunk | None:
@@ -173,7 +211,7 @@ def _chunk(frame: bytes) -> ChatGenerationChunk | None:
 
 def make_model(job: Job, name: str) -> FloorModel:
     """Makes the model of a session."""
-    return FloorModel(model=name, url=job.socket_url)
+    return FloorModel(model=name, url=job.socket_url, whole=job.options.get("whole", False))
 
 
 def session(job: Job) -> AbstractContextManager[Callable[[str, Clock], str]]:

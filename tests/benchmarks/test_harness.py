@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
@@ -12,12 +13,14 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import openai
 import pytest
+from langchain_core.messages import HumanMessage
 from prepared import python
 from websockets.sync.client import connect
 
 from benchmarks.__main__ import main
 from benchmarks.charts import Bar, Line, bars, lines
-from benchmarks.drivers import DRIVERS, EVERY, missing
+from benchmarks.drivers import DRIVERS, EVERY, Job, missing
+from benchmarks.drivers._chat import FUNCTIONS
 from benchmarks.network import netem_path, paths
 from benchmarks.plan import MODES, Options, tasks
 from benchmarks.processes import PROJECT, Endpoint, control, environment, measure, run_server
@@ -149,6 +152,20 @@ def test_every_driver_runs_the_same_conversation(server: Endpoint, driver: str, 
     assert grows == driver.endswith("-full")
 
 
+@pytest.mark.parametrize("name", [call_model(2), text_model(5)])
+def test_the_floor_with_whole_messages_says_what_chatopenai_says(server: Endpoint, name: str) -> None:
+    def answer(driver: str) -> str:
+        job = Job(f"{server.plain}/v1", "invoke", EVERY[driver].options)
+        model = EVERY[driver].load().make_model(job, name)
+        message = model.bind_tools(FUNCTIONS).invoke([HumanMessage("x")])
+        if hasattr(model, "sync_socket"):
+            model.sync_socket.close()
+        # Each answer of the server has ids of its own.
+        return re.sub(r"_\d{12}", "", json.dumps(message.model_dump(), sort_keys=True))
+
+    assert answer("langchain-floor-whole") == answer("chatopenai-full") != answer("langchain-floor")
+
+
 def test_many_conversations_at_once_share_lanes(server: Endpoint) -> None:
     result = run(server, "ours", "ainvoke", conversations=20)
     assert result["requests"] == 20 * REQUESTS
@@ -224,7 +241,7 @@ def options(**changes: Any) -> Options:
 def test_the_plan_has_floors_ours_and_the_wanted_peers() -> None:
     planned = tasks(options())
     names = {task.key.driver for task in planned if task.key.mode == "rollout"}
-    assert names == {"wire-floor", "langchain-floor", "ours", "chatopenai-prev"}
+    assert names == {"wire-floor", "langchain-floor", "langchain-floor-whole", "ours", "chatopenai-prev"}
     assert {task.job["requests"] for task in planned if task.key.mode == "rollout"} == {100}
     assert {task.key.variant for task in planned if task.key.mode == "conversations"} == {"16", "100", "500"}
     assert len({task.key for task in planned}) == len(planned)
