@@ -13,9 +13,11 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from enum import Enum
+from functools import partial
 from typing import Any
 
 from .._types import Failure, FailureKind, Phase
+from .echo import Echo
 
 __all__ = [
     "PARSED_AT_ONCE",
@@ -103,6 +105,8 @@ def _kind_of(event_type: str) -> EventKind:
     return EventKind.OUTPUT if event_type.startswith("response.") else EventKind.FOREIGN
 
 
+_ECHO = Echo()
+
 # What the names of types mean, by their bytes. Servers choose the names: neither many nor long ones are kept.
 _types: dict[bytes, tuple[str, EventKind]] = {}
 _MOST_TYPES, _LONGEST_TYPE = 512, 100
@@ -151,13 +155,16 @@ class Frame:
 
     @property
     def data(self) -> dict[str, Any]:
-        """The parsed frame; parsed once.
+        """The parsed frame; parsed once. In a long terminal event the response's `tools` may be missing.
 
         Raises:
             FrameError: The frame is not a JSON object.
         """
         if self._data is None:
-            self._data = _parse(self.raw, self._loads)
+            loads = self._loads
+            if self.kind.is_terminal and len(self.raw) > PARSED_AT_ONCE:
+                loads = partial(_ECHO.parse, loads=loads)
+            self._data = _parse(self.raw, loads)
         return self._data
 
     @property

@@ -13,7 +13,7 @@ import pytest
 if TYPE_CHECKING:
     from pathlib import Path
 
-MODULES = ["chain", "connection", "events", "lanes", "limits", "recovery"]
+MODULES = ["chain", "connection", "echo", "events", "lanes", "limits", "recovery"]
 
 
 def run(command: list[str], project: Path, data_file: Path) -> str:

@@ -297,6 +297,22 @@ def test_the_lane_is_what_a_full_parse_would_find(
     assert frame.data == event
 
 
+@pytest.mark.parametrize(
+    ("event_type", "passed_over"),
+    [("response.completed", True), ("response.incomplete", True), ("response.in_progress", False)],
+)
+def test_an_answer_is_parsed_without_the_tools_that_came_back_before(
+    event_type: str, passed_over: bool
+) -> None:
+    response = {"id": "resp_1", "output": [{"type": "message"}], "tools": _ECHO, "top_p": 1}
+    raw = orjson.dumps({"type": event_type, "response": response, "sequence_number": 7})
+    decode(raw, loads=orjson.loads).data  # noqa: B018
+    again = decode(raw, loads=orjson.loads)
+    expected = {name: value for name, value in response.items() if not (passed_over and name == "tools")}
+    assert again.data == {"type": event_type, "response": expected, "sequence_number": 7}
+    assert again.raw == raw
+
+
 def test_a_frame_is_parsed_once_and_keeps_its_bytes() -> None:
     calls = []
 
