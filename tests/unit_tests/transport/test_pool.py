@@ -19,6 +19,7 @@ from langchain_ws_responses._transport import lanes, pool
 from langchain_ws_responses._transport.hooks import ConnectionClosed, ConnectionOpened, DialRetrying
 from langchain_ws_responses._transport.manager import ConnectionManager
 from langchain_ws_responses._transport.retry import Failed
+from langchain_ws_responses._transport.runtime import runtime
 from langchain_ws_responses._types import Failure, FailureKind
 from langchain_ws_responses.testing import ResponsesServer, hold, text
 
@@ -596,8 +597,12 @@ def test_a_silent_first_turn_does_not_hold_up_the_others(
 
 def test_lanes_that_turn_out_not_to_be_there_are_told_and_learned(make_manager: Make) -> None:
     manager = make_manager(profiles=WITH_LANES)
+    both = threading.Event()
     with gated(lanes=False) as (server, go):
+        # Both at once: where the first event comes between them, the second one is never written.
+        runtime().call(both.wait, 10)
         turns = [Turn(manager, endpoint_of(server), str(each)).send() for each in range(2)]
+        both.set()
         outcomes = [turn.end() for turn in turns]
         assert {outcome.kind for outcome in outcomes} == {FailureKind.LANES_UNSUPPORTED}
         assert all(outcome.frames == [] for outcome in outcomes)
