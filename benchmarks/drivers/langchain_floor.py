@@ -232,7 +232,9 @@ async def _lane_session(job: Job, size: int) -> AsyncIterator[Callable[[str, Clo
     pool = LanePool(job, size)
 
     def make(job: Job, name: str) -> FloorModel:
-        return FloorModel(model=name, url=job.socket_url, lanes=pool)
+        model = make_model(job, name)
+        model.lanes = pool
+        return model
 
     async with achat_session(job, make) as run:
         yield run
