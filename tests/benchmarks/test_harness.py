@@ -175,6 +175,14 @@ def test_many_conversations_at_once_share_lanes(server: Endpoint) -> None:
     assert 0 < result["p50"] <= result["p99"]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="getrusage counts the parent's memory on Linux: not here")
+def test_memory_is_that_of_the_client_alone(server: Endpoint) -> None:
+    ballast = bytearray(b"x") * (200 * 1024 * 1024)
+    urls = {"base_url": f"{server.plain}/v1", "control_url": server.plain}
+    result = measure({"driver": "wire-floor", "call": "invoke", "requests": 2, **urls}, timeout=100)
+    assert 0 < result["start_mib"] <= result["peak_mib"] < len(ballast) / (1024 * 1024)
+
+
 def test_a_measurement_that_does_not_add_up_is_an_error(server: Endpoint) -> None:
     assert "error" in measure({"driver": "ours", "call": "invoke"}, timeout=100)
     urls = {"base_url": "http://127.0.0.1:9/v1", "control_url": server.plain}
