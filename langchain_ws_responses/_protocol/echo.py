@@ -20,7 +20,7 @@ _MOST_PLACES = 8
 _LEAST, _LONGEST = 1024, 64 * 1024
 _MOST_TEXTS = 16
 # To find where a text ends takes several times as long as to parse it: one frame in so many may be looked at.
-_PRICE, _MOST_CREDIT = 16, 128
+_PRICE, _CREDIT = 16, 128
 _MARK = "\ufffe the tools of the request \ufffe"
 _INSTEAD = _KEY + json.dumps(_MARK).encode()
 
@@ -31,7 +31,7 @@ class Echo:
     def __init__(self) -> None:
         # The last used first. Replaced as a whole: at worst a thread forgets what another one has just found.
         self._texts: tuple[bytes, ...] = ()
-        self._credit = _MOST_CREDIT
+        self._credit = _CREDIT
 
     def parse(self, raw: bytes, loads: Callable[[bytes], Any]) -> Any:
         """Parses a frame.
@@ -53,9 +53,7 @@ class Echo:
                         self._put_first(text)
                     data = _parse_without(raw, at, at + len(text), loads)
                     if data is not None:
-                        self._credit = min(self._credit + 1, _MOST_CREDIT)
                         return data
-                    break
         data = loads(raw)
         if self._credit >= _PRICE:
             self._learn(raw, loads)
@@ -83,12 +81,12 @@ class Echo:
 
 def _places(raw: bytes) -> Iterator[int]:
     """Where tools may stand: those of an output item too, or those inside of a tool."""
-    at = raw.find(_BEGIN)
+    at = -1
     for _ in range(_MOST_PLACES):
+        at = raw.find(_BEGIN, at + 1)
         if at < 0:
             return
         yield at
-        at = raw.find(_BEGIN, at + len(_BEGIN))
 
 
 def _parse_without(raw: bytes, start: int, stop: int, loads: Callable[[bytes], Any]) -> Any:

@@ -62,11 +62,13 @@ def test_other_tools_are_parsed() -> None:
         assert seen.parse(raw, parser) == without(raw)
 
 
-@pytest.mark.parametrize("size", [10, 64 * 1024])
-def test_short_and_very_long_tools_are_not_kept(size: int) -> None:
+@pytest.mark.parametrize(("size", "kept"), [(1023, False), (1024, True), (65_536, True), (65_537, False)])
+def test_short_and_very_long_tools_are_not_kept(size: int, kept: bool) -> None:
     seen = Echo()
-    raw = frame(tools("f", size=size))
-    assert [seen.parse(raw, json.loads) for _ in range(3)] == [json.loads(raw)] * 3
+    around = len(b',"tools":') + len(json.dumps(tools("f", size=0), separators=(",", ":")))
+    raw = frame(tools("f", size=size - around))
+    assert seen.parse(raw, json.loads) == json.loads(raw)
+    assert seen.parse(raw, json.loads) == (without(raw) if kept else json.loads(raw))
 
 
 @pytest.mark.parametrize("sent", [[], None, "tools", ["f" * 2000], {"type": "f" * 2000}])
@@ -103,11 +105,14 @@ def test_tools_behind_those_of_an_output_item_are_passed_over() -> None:
     assert len(parser.sizes) == 1
 
 
-def test_behind_too_many_others_tools_are_parsed() -> None:
-    listed = [{"type": "mcp_list_tools", "tools": tools(f"m{number}")} for number in range(9)]
+def test_behind_some_others_tools_are_passed_over_and_behind_too_many_parsed() -> None:
+    listed = [{"type": "mcp_list_tools", "tools": tools(f"m{number}")} for number in range(8)]
     seen = Echo()
     raw = frame(tools("f"), output=listed)
     assert [seen.parse(raw, json.loads) for _ in range(2)] == [json.loads(raw)] * 2
+    seen, fewer = Echo(), frame(tools("f"), output=listed[1:])
+    assert seen.parse(fewer, json.loads) == json.loads(fewer)
+    assert seen.parse(fewer, json.loads) == without(fewer)
 
 
 def test_tools_inside_of_tools_belong_to_them() -> None:
@@ -202,12 +207,13 @@ def test_the_last_used_are_kept() -> None:
 
 
 def test_tools_that_never_come_back_cost_little(monkeypatch: pytest.MonkeyPatch) -> None:
-    looks: list[int] = []
+    looked_at: list[int] = []
+    number = 0
     look = json.JSONDecoder.raw_decode
 
     def counted(decoder: json.JSONDecoder, text: str, idx: int = 0) -> Any:
         if idx:  # the beginning is the whole frame's
-            looks.append(idx)
+            looked_at.append(number)
         return look(decoder, text, idx)
 
     monkeypatch.setattr(module.json.JSONDecoder, "raw_decode", counted)
@@ -216,7 +222,7 @@ def test_tools_that_never_come_back_cost_little(monkeypatch: pytest.MonkeyPatch)
         raw = frame(tools(f"f{number}"))
         assert seen.parse(raw, orjson.loads) == json.loads(raw)
     # Eight at once, and then one in seventeen.
-    assert 8 < len(looks) <= 8 + 160 // 16
+    assert looked_at == [*range(8), *range(24, 160, 17)]
     # Those that do come back are found nevertheless.
     lasting = frame(tools("lasting"))
     results = [seen.parse(lasting, orjson.loads) for _ in range(20)]
