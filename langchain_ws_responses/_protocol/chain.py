@@ -175,8 +175,9 @@ class Begun:
         owner, count, hasher = self._at
         if owner is not key or count > stop - head:
             count, hasher = 0, key.hasher()
-        hasher = _hash_on(hasher.copy(), b"".join(digests[head + count : stop]))
-        self._at = (key, stop - head, hasher)
+        new = digests[head + count : stop]
+        hasher = _hash_on(hasher.copy(), b"".join(new))
+        self._at = (key, count + len(new), hasher)
         return hasher
 
 

@@ -19,7 +19,8 @@ _BEGIN = _KEY + b"[{"
 _MOST_PLACES = 8
 _LEAST, _LONGEST = 1024, 64 * 1024
 _MOST_TEXTS = 16
-# To find where a text ends takes several times as long as to parse it: one frame in so many may be looked at.
+# To find where a text ends takes several times as long as to parse it. What one look costs; each frame whose tools are
+# not known brings one.
 _PRICE, _CREDIT = 16, 128
 _MARK = "\ufffe the tools of the request \ufffe"
 _INSTEAD = _KEY + json.dumps(_MARK).encode()
@@ -66,11 +67,12 @@ class Echo:
             self._credit -= _PRICE
             try:
                 # One character for each byte, so that positions are the same; only the end is asked for.
-                _, stop = json.JSONDecoder().raw_decode(raw.decode("latin-1"), at + len(_KEY))
+                _, size = json.JSONDecoder().raw_decode(raw[at : at + _LONGEST].decode("latin-1"), len(_KEY))
             except (ValueError, RecursionError):
-                # The other parser read it: a number of thousands of digits, or deeper than this one goes.
-                return
-            if _LEAST <= stop - at <= _LONGEST and _parse_without(raw, at, stop, loads) is not None:
+                # Too long; or with a number of thousands of digits, or deeper than this parser goes.
+                continue
+            stop = at + size
+            if size >= _LEAST and _parse_without(raw, at, stop, loads) is not None:
                 self._put_first(raw[at:stop])
                 return
 

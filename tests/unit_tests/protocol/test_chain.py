@@ -675,3 +675,11 @@ def test_an_earlier_end_is_hashed_anew() -> None:
     for stop in (3, 2):
         assert turn.fingerprint(mine, stop) == mine.fingerprint(list(read)[:stop])
     assert read.positions == [0, 1, 2, 0, 1]
+
+
+def test_no_more_is_hashed_than_there_is() -> None:
+    mine = key()
+    turn = History(digests_of("a", "b"), 0, [])
+    assert turn.fingerprint(mine, 3) == mine.fingerprint(digests_of("a", "b"))
+    longer = History(digests_of("a", "b", "c"), 0, [], begun=Begun(turn.begun))
+    assert longer.fingerprint(mine, 3) == mine.fingerprint(digests_of("a", "b", "c"))

@@ -163,39 +163,53 @@ def test_a_broken_frame_is_broken_with_known_tools_too() -> None:
 
 
 @pytest.mark.parametrize(
-    "raw",
-    [b'[1,"tools":[{"', b'{"response":[],"tools":[{}]}', b'[{"a":1,"tools":[{"b":%s}]}]' % (b" " * 2000)],
+    "around",
+    ['{"a":1,"tools":%s}', '[{"a":1,"tools":%s}]', '{"response":[],"tools":%s}', '{"response":1,"tools":%s}'],
 )
-def test_what_is_no_event_is_left_to_the_parser(raw: bytes) -> None:
+def test_tools_of_what_is_no_response_are_parsed(around: str) -> None:
+    raw = (around % json.dumps(tools("f"), separators=(",", ":"))).encode()
     seen = Echo()
-    for _ in range(2):
-        try:
-            expected = json.loads(raw)
-        except ValueError:
-            with pytest.raises(ValueError, match="line 1"):
-                seen.parse(raw, json.loads)
-        else:
-            assert seen.parse(raw, json.loads) == expected
+    # Looked for, and known from a response.
+    assert seen.parse(raw, json.loads) == json.loads(raw)
+    assert seen.parse(frame(tools("f")), json.loads) == json.loads(frame(tools("f")))
+    assert seen.parse(frame(tools("f")), json.loads) == without(frame(tools("f")))
+    assert seen.parse(raw, json.loads) == json.loads(raw)
 
 
-@pytest.mark.parametrize(
-    "odd", [b"9" * 5000, b"[" * 5000 + b"]" * 5000], ids=["thousands of digits", "thousands deep"]
-)
-def test_what_only_the_other_parser_reads_is_read_by_it(odd: bytes) -> None:
-    def lenient(text: bytes) -> Any:
-        return json.loads(text.replace(odd, b"0"))
+@pytest.mark.parametrize("refused", [ValueError, RecursionError])
+def test_what_only_the_other_parser_reads_is_read_by_it(
+    refused: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> Any:
+        raise refused
 
-    raw = frame(tools("f")).replace(b'"name":"f"', b'"name":' + odd)
+    raw = frame(tools("f"))
+    monkeypatch.setattr(module.json.JSONDecoder, "raw_decode", refuse)
     seen = Echo()
-    assert [seen.parse(raw, lenient) for _ in range(2)] == [lenient(raw)] * 2
+    assert [seen.parse(raw, orjson.loads) for _ in range(2)] == [orjson.loads(raw)] * 2
+
+
+def test_no_more_of_a_frame_is_looked_at_than_would_be_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_at: list[int] = []
+    look = json.JSONDecoder.raw_decode
+
+    def measured(decoder: json.JSONDecoder, text: str, idx: int = 0) -> Any:
+        looked_at.append(len(text))
+        return look(decoder, text, idx)
+
+    raw = frame(tools("f", "g", size=500_000), output=[{"type": "m", "tools": tools("f")}])
+    monkeypatch.setattr(module.json.JSONDecoder, "raw_decode", measured)
+    assert Echo().parse(raw, orjson.loads) == orjson.loads(raw)
+    assert looked_at == [65_536, 65_536]
 
 
 def test_the_last_used_are_kept() -> None:
     seen, parser = Echo(), Parser()
     raws = [frame(tools(f"f{number}")) for number in range(17)]
     for raw in raws:
-        while "tools" in seen.parse(raw, json.loads)["response"]:
-            pass
+        for _ in range(20):
+            known = seen.parse(raw, json.loads)
+        assert known == without(raw)
         seen.parse(raws[0], json.loads)
     for raw in (raws[0], *raws[2:]):
         parser.sizes.clear()
