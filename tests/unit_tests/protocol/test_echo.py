@@ -115,6 +115,13 @@ def test_behind_some_others_tools_are_passed_over_and_behind_too_many_parsed() -
     assert seen.parse(fewer, json.loads) == without(fewer)
 
 
+def test_tools_behind_longer_ones_are_passed_over() -> None:
+    raw = frame(tools("f"), output=[{"type": "m", "tools": tools("other", size=100_000)}])
+    seen = Echo()
+    assert seen.parse(raw, json.loads) == json.loads(raw)
+    assert seen.parse(raw, json.loads) == without(raw)
+
+
 def test_tools_inside_of_tools_belong_to_them() -> None:
     seen = Echo()
     raw = frame([{"type": "namespace", "name": "n", "tools": tools("f")}])
