@@ -45,7 +45,7 @@ class Echo:
             What `loads` returns; without the `tools` of its `response` where those have come back before.
 
         Raises:
-            ValueError: Whatever `loads` raises; it raises for the rest of a frame if and only if it does for the whole.
+            ValueError: Whatever `loads` raises. What is passed over was read before: only the rest can be broken.
         """
         for at in _places(raw):
             for text in self._texts:

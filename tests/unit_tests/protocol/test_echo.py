@@ -41,7 +41,7 @@ def without(raw: bytes) -> Any:
     return data
 
 
-def test_tools_are_parsed_once() -> None:
+def test_tools_that_come_back_are_passed_over() -> None:
     seen, parser = Echo(), Parser()
     first, second = frame(tools("f")), frame(tools("f"), output=[{"type": "message"}], id="resp_2")
     assert seen.parse(first, parser) == json.loads(first)
