@@ -6,6 +6,7 @@ imports what is heavy only when it runs. Exit codes: 0 done, 1 failed, 2 wrong u
 
 from __future__ import annotations
 
+import _thread
 import argparse
 import contextlib
 import json
@@ -52,6 +53,10 @@ class UsageError(Exception):
 
 class CommandError(Exception):
     """The command failed; exit code 1. The message says what to do."""
+
+
+class _Terminated(SystemExit):
+    """SIGTERM came."""
 
 
 class _OutputClosed(Exception):
@@ -170,19 +175,60 @@ def _command(name: str) -> Command:
 
 @contextlib.contextmanager
 def _orderly_termination() -> Iterator[None]:
-    """Turns SIGTERM into an exception, so that temporary files are removed then too."""
+    """Turns SIGTERM into an exception, so that temporary files are removed then too, and keeps both it and Ctrl-C."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def stop(_signum: int, _frame: object) -> None:
-        raise SystemExit(128 + signal.SIGTERM)
+        raise _Terminated(128 + signal.SIGTERM)
 
     before = signal.signal(signal.SIGTERM, stop)
     try:
-        yield
+        with _nothing_dropped({KeyboardInterrupt: signal.SIGINT, _Terminated: signal.SIGTERM}):
+            yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def _nothing_dropped(signals: Mapping[type[BaseException], signal.Signals]) -> Iterator[None]:
+    """Sends a signal once more whose exception came up where Python only reports and drops it.
+
+    That is so in finalizers and callbacks of weak references, and threads that end have those.
+
+    Args:
+        signals: The exceptions of their handlers, with what raised them.
+    """
+    reported = sys.unraisablehook
+    again: list[threading.Timer] = []
+
+    def hook(dropped: sys.UnraisableHookArgs) -> None:
+        if dropped.exc_type not in signals:
+            reported(dropped)
+            return
+        # Not from here: what is raised in the hook is dropped as well.
+        timer = threading.Timer(0.01, _interrupt, [signals[dropped.exc_type]])
+        timer.daemon = True
+        timer.start()
+        again.append(timer)
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        sys.unraisablehook = reported
+        for timer in again:
+            timer.cancel()
+
+
+def _interrupt(number: signal.Signals) -> None:
+    """Sends a signal to the main thread."""
+    main = threading.main_thread().ident
+    if hasattr(signal, "pthread_kill") and main is not None:
+        signal.pthread_kill(main, number)  # it also wakes a thread that waits
+    else:
+        _thread.interrupt_main(number)
 
 
 def _forgiving(*streams: TextIO) -> None:

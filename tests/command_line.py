@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["Done", "run", "started"]
+__all__ = ["Done", "program", "run", "started"]
 
 # What a shell has that a Python needs; nothing of the developer's settings.
 _KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "SYSTEMROOT", "VIRTUAL_ENV")
@@ -23,9 +23,18 @@ def _environment(extra: Mapping[str, str] | None) -> dict[str, str]:
 
 def run(*args: str, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> Done:
     """Runs a command to its end."""
+    return _python("-m", "langchain_ws_responses", *args, env=env, cwd=cwd)
+
+
+def program(code: str) -> Done:
+    """Runs a program that calls the command line itself."""
+    return _python("-c", code)
+
+
+def _python(*args: str, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> Done:
     return subprocess.run(
-        [sys.executable, "-m", "langchain_ws_responses", *args], cwd=cwd, env=_environment(env),
-        capture_output=True, encoding="utf-8", timeout=100, check=False,
+        [sys.executable, *args], cwd=cwd, env=_environment(env), capture_output=True, encoding="utf-8", timeout=100,
+        check=False,
     )  # fmt: skip
 
 
