@@ -78,9 +78,10 @@ class FloorModel(BaseChatModel):
         if self.sync_socket is None:
             from websockets.sync.client import connect
 
+            # Entered by hand, as the model outlives this call: websockets warns of one that is not entered.
             self.sync_socket = connect(
                 self.url, compression=None, max_size=None, additional_headers=headers()
-            )
+            ).__enter__()
         return self.sync_socket
 
     async def _aconnected(self) -> Any:
