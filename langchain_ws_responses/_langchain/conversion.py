@@ -18,7 +18,7 @@ from langchain_core.messages import (
 from langchain_core.utils.json import parse_partial_json
 
 from .._json import canonical
-from .meaning import content_calls, made_by_provider
+from .calls import content_calls, made_by_provider
 from .private import construct_responses_api_input
 
 __all__ = ["convert", "convert_answer"]

@@ -1,9 +1,9 @@
 """What an assistant turn means: the part of it that a continued response must share with the graph's message.
 
 The same answer reaches a graph in many shapes: `output_version` "v0", "responses/v1" or "v1", streamed or
-not, with or without a checkpointer in between. Its meaning is the same in all of them: text, refusal,
-tool calls with name, arguments and id, invalid tool calls, and the ids of hosted items (searches, images,
-MCP calls and the like). Item ids of text and calls, `name`, annotations and reasoning are not part of it.
+not, with or without a checkpointer in between. Its meaning is the same in all of them: text with its
+annotations, refusal, tool calls with name, arguments and id, invalid tool calls, and hosted items (searches, code,
+MCP calls and the like) as they go on the wire. Item ids of text and calls, `name` and reasoning are not part of it.
 
 Where two shapes of one answer do not agree, the turn is sent in full; that is slower and never wrong. So
 nothing here guesses: arguments that were cut off, which a stream repairs and `invoke` reports as invalid,
@@ -12,6 +12,7 @@ do not agree.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -19,15 +20,10 @@ from typing import Any
 from langchain_core.messages import AIMessage
 
 from .._json import canonical
+from .calls import CALL_TYPES, content_calls, made_by_provider, unwrapped
+from .conversion import convert_answer
 
-__all__ = [
-    "CALL_TYPES",
-    "HOSTED_TYPES",
-    "content_calls",
-    "made_by_provider",
-    "meaning_of_message",
-    "meaning_of_output",
-]
+__all__ = ["HOSTED_TYPES", "meaning_of_message", "meaning_of_output"]
 
 HOSTED_TYPES = frozenset(
     {
@@ -54,9 +50,6 @@ that a streamed message does not show what the response holds; it is a listing, 
 # `json.loads(…, strict=False)` makes a decoder at every call, which costs more than the parsing.
 _parse = json.JSONDecoder(strict=False).decode
 
-CALL_TYPES = frozenset({"function_call", "custom_tool_call", "tool_call", "invalid_tool_call"})
-"""Content blocks that repeat what `tool_calls` and `invalid_tool_calls` say."""
-
 
 def meaning_of_output(output: Iterable[Any]) -> bytes:
     """Returns the meaning of a response's output.
@@ -71,7 +64,8 @@ def meaning_of_output(output: Iterable[Any]) -> bytes:
     refusal: list[str] = []
     calls: list[Any] = []
     invalid: list[Any] = []
-    hosted: set[str] = set()
+    hosted: list[Any] = []
+    notes: list[Any] = []
     for item in output:
         kind = _get(item, "type")
         if kind == "message":
@@ -79,6 +73,7 @@ def meaning_of_output(output: Iterable[Any]) -> bytes:
                 part_type = _get(part, "type")
                 if part_type == "output_text":
                     text.append(_get(part, "text") or "")
+                    notes += map(_plain, _get(part, "annotations") or ())
                 elif part_type == "refusal":
                     refusal.append(_get(part, "refusal") or "")
         elif kind == "function_call":
@@ -93,9 +88,9 @@ def meaning_of_output(output: Iterable[Any]) -> bytes:
                 invalid.append([_get(item, "name"), arguments, _get(item, "call_id")])
         elif kind == "custom_tool_call":
             calls.append([_get(item, "name"), {"__arg1": _get(item, "input")}, _get(item, "call_id")])
-        elif kind in HOSTED_TYPES and (item_id := _get(item, "id")):
-            hosted.add(item_id)
-    return _meaning(text, refusal, calls, invalid, hosted)
+        elif kind in HOSTED_TYPES:
+            hosted.append(_hosted(_plain(item)))
+    return _meaning(text, refusal, calls, invalid, hosted, notes)
 
 
 def meaning_of_message(message: AIMessage) -> bytes:
@@ -108,79 +103,29 @@ def meaning_of_message(message: AIMessage) -> bytes:
         Canonical JSON; equal to `meaning_of_output` of the output it came from, unless it was edited.
     """
     refusal: list[str] = []
-    hosted: set[str] = set()
+    hosted: list[Any] = []
+    notes: list[Any] = []
     content = message.content
     if isinstance(content, str):
         text = [content]
     else:
         text = []
-        _read_blocks(content, text, refusal, hosted)
         kwargs = message.additional_kwargs
-        if kwargs:
-            _read_v0(kwargs, refusal, hosted)
+        if isinstance(told := kwargs.get("refusal"), str):
+            refusal.append(told)
+        if _read_blocks(content, text, refusal) or kwargs.get("tool_outputs"):
+            _read_wire(message, hosted, notes)
     calls = [[call["name"], call["args"], call.get("id")] for call in message.tool_calls]
     invalid = [[call["name"], call["args"], call.get("id")] for call in message.invalid_tool_calls]
     if not calls and not invalid:
         # Hand-written calls stand in the content only, and go on the wire from there.
         calls = [list(call) for call in content_calls(message) if not made_by_provider(message)]
-    return _meaning(text, refusal, calls, invalid, hosted)
+    return _meaning(text, refusal, calls, invalid, hosted, notes)
 
 
-def content_calls(message: AIMessage) -> list[tuple[Any, Any, Any]]:
-    """Returns `(name, arguments, id)` of the calls that stand in the content, beside `tool_calls`.
-
-    Args:
-        message: An assistant message of any `output_version`.
-
-    Returns:
-        In order; arguments are JSON text for a function call of the Responses API, else a dict.
-    """
-    content = message.content
-    if isinstance(content, str):
-        return []
-    calls: list[tuple[Any, Any, Any]] = []
-    for raw in content:
-        if isinstance(raw, str):
-            continue
-        block = _unwrapped(raw)
-        kind = block.get("type")
-        if kind == "function_call":
-            calls.append((block.get("name"), block.get("arguments"), block.get("call_id")))
-        elif kind == "custom_tool_call":
-            calls.append((block.get("name"), {"__arg1": block.get("input")}, block.get("call_id")))
-        elif kind in ("tool_call", "invalid_tool_call"):
-            calls.append((block.get("name"), block.get("args"), block.get("id")))
-    return calls
-
-
-def made_by_provider(message: AIMessage) -> bool:
-    """Says whether a model made the message, so that `tool_calls` decides, or a person wrote it down.
-
-    A person who writes `function_call` blocks by hand may leave `tool_calls` empty and means the blocks;
-    the same shape on a model's answer means that its calls were removed.
-    """
-    metadata = message.response_metadata
-    if metadata.get("id") or metadata.get("model_provider"):
-        return True
-    if isinstance(message.content, str):
-        return False
-    return any(_item_id(_unwrapped(block)) for block in message.content if not isinstance(block, str))
-
-
-def _item_id(block: Mapping[str, Any]) -> Any:
-    """The provider's id of a call's item, which is not the call's own id."""
-    kind = block.get("type")
-    if kind in ("function_call", "custom_tool_call"):
-        return block.get("id")
-    if kind in CALL_TYPES:
-        return (block.get("extras") or {}).get("item_id")
-    return None
-
-
-def _read_blocks(content: Sequence[Any], text: list[str], refusal: list[str], hosted: set[str]) -> None:
-    """Collects text, refusals and hosted ids from content blocks of "responses/v1" and "v1"."""
-    called: set[str] = set()
-    answered: set[str] = set()
+def _read_blocks(content: Sequence[Any], text: list[str], refusal: list[str]) -> bool:
+    """Collects text and refusals from content blocks; says whether there is more that the wire items show."""
+    more = False
     for raw in content:
         if isinstance(raw, str):
             text.append(raw)
@@ -189,47 +134,58 @@ def _read_blocks(content: Sequence[Any], text: list[str], refusal: list[str], ho
         if kind == "text" or kind == "output_text":
             if isinstance(part := raw.get("text"), str):
                 text.append(part)
+            more = more or bool(raw.get("annotations"))
             continue
         if kind in CALL_TYPES or kind == "reasoning":
             continue
-        block = _unwrapped(raw)
-        kind = block.get("type")
-        if kind == "refusal":
+        block = unwrapped(raw)
+        if block.get("type") == "refusal":
             refusal.append(block.get("refusal") or "")
-        elif kind in HOSTED_TYPES:
-            _add(hosted, block.get("id"))
-        elif kind == "server_tool_call":
-            # "v1" splits an item into a call and a result, and sends it back only if both are there; of
-            # all items only those of tool_search are two in the API as well.
-            if (name := block.get("name")) != "mcp_list_tools":
-                _add(hosted if name == "tool_search" else called, block.get("id"))
-        elif kind == "server_tool_result":
-            search = (block.get("extras") or {}).get("name") == "tool_search"
-            _add(hosted if search else answered, block.get("tool_call_id"))
-        elif kind == "image" and str(block.get("id")).startswith("ig_"):
-            _add(hosted, block.get("id"))
-    hosted |= called & answered
+        else:
+            more = True
+    return more
 
 
-def _read_v0(kwargs: Mapping[str, Any], refusal: list[str], hosted: set[str]) -> None:
-    """Collects what "v0" keeps in `additional_kwargs`."""
-    if isinstance(told := kwargs.get("refusal"), str):
-        refusal.append(told)
-    for block in kwargs.get("tool_outputs") or ():
-        if isinstance(block, Mapping) and block.get("type") in HOSTED_TYPES:
-            _add(hosted, block.get("id"))
+def _read_wire(message: AIMessage, hosted: list[Any], notes: list[Any]) -> None:
+    """Collects hosted items and annotations, in the one form that all shapes have in common: as they are sent."""
+    try:
+        items = convert_answer(message, None)
+    except Exception:
+        # To be reported where it is sent; it is the meaning of no output.
+        hosted.append(None)
+        return
+    for item in items:
+        if item.get("type") in HOSTED_TYPES:
+            hosted.append(_hosted(item))
+        elif item.get("type") == "message" and isinstance(parts := item.get("content"), list):
+            for part in parts:
+                notes += part.get("annotations") or ()
 
 
-def _unwrapped(block: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The provider's own block inside a "v1" `non_standard` one."""
-    if block.get("type") == "non_standard" and isinstance(value := block.get("value"), Mapping):
-        return value
-    return block
+def _hosted(item: Mapping[str, Any]) -> dict[str, Any]:
+    """What a hosted item says, without what one shape writes down and another leaves out."""
+    if item["type"] == "image_generation_call":
+        # Sent as its id, whatever the message holds.
+        return {"type": item["type"], "id": item.get("id")}
+    kept: dict[str, Any] = _without_nothing(item)
+    if isinstance(arguments := kept.get("arguments"), str):
+        with contextlib.suppress(ValueError):
+            kept["arguments"] = _parse(arguments)
+    return kept
 
 
-def _add(ids: set[str], item_id: Any) -> None:
-    if isinstance(item_id, str) and item_id:
-        ids.add(item_id)
+def _plain(item: Any) -> Any:
+    return item if isinstance(item, Mapping) else item.model_dump(mode="json", warnings="none")
+
+
+def _without_nothing(value: Any) -> Any:
+    """Leaves out members that are null or empty."""
+    if isinstance(value, Mapping):
+        kept = {key: _without_nothing(item) for key, item in value.items()}
+        return {key: item for key, item in kept.items() if item is not None and item not in ("", [], {})}
+    if isinstance(value, list):
+        return [_without_nothing(item) for item in value]
+    return value
 
 
 def _get(item: Any, name: str) -> Any:
@@ -241,10 +197,21 @@ def _meaning(
     refusal: Sequence[str],
     calls: list[Any],
     invalid: list[Any],
-    hosted: set[str],
+    hosted: list[Any],
+    notes: list[Any],
 ) -> bytes:
     if invalid and not all(call[1] for call in invalid):
         # Arguments sent as an empty string: a stream makes `{}` of them, `invoke` an invalid call.
         calls = calls + [[name, {}, call_id] for name, args, call_id in invalid if not args]
         invalid = [call for call in invalid if call[1]]
-    return canonical(["".join(text), "".join(refusal), calls, invalid, sorted(hosted)])
+    # The shapes do not agree where hosted items stand, only on which there are.
+    return canonical(
+        [
+            "".join(text),
+            "".join(refusal),
+            calls,
+            invalid,
+            sorted(hosted, key=canonical),
+            _without_nothing(notes),
+        ]
+    )

@@ -11,17 +11,14 @@ from answers import VERSIONS, answer_of, invoked, messages_of, recorded, streame
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from langchain_core.messages import AIMessage
+from langchain_openai.chat_models.base import _construct_responses_api_input
 from openai.types.responses import Response, ResponseOutputItem
 
-from langchain_ws_responses._langchain.meaning import (
-    HOSTED_TYPES,
-    made_by_provider,
-    meaning_of_message,
-    meaning_of_output,
-)
+from langchain_ws_responses._langchain.calls import made_by_provider
+from langchain_ws_responses._langchain.meaning import HOSTED_TYPES, meaning_of_message, meaning_of_output
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 TEXT = {"type": "output_text", "text": "It is sunny.", "annotations": []}
@@ -106,7 +103,8 @@ def test_the_meaning_is_what_the_answer_says() -> None:
         "I cannot.",
         [["weather", {"city": "Oslo", "days": 1}, "call_1"], ["run", {"__arg1": "ls"}, "call_3"]],
         [],
-        ["item_web_search_call"],
+        [hosted("web_search_call")],
+        [],
     ]
 
 
@@ -267,14 +265,104 @@ def test_an_edit_changes_the_meaning_in_every_shape(edit: Callable[[AIMessage], 
         assert meaning_of_message(message) != original, shape
 
 
+CITED = {"type": "url_citation", "url": "http://u", "title": "t", "start_index": 0, "end_index": 1}
+DETAILED = {
+    "apply_patch_call": {"operation": {"type": "update_file", "path": "a.txt", "diff": "+b"}},
+    "computer_call": {"action": {"type": "type", "text": "secret"}},
+    "file_search_call": {
+        "queries": ["q"],
+        "results": [
+            {"file_id": "f", "filename": "n", "score": 0.5, "text": "found", "attributes": {"a": "b"}}
+        ],
+    },
+    "mcp_approval_request": {"arguments": '{"who":"Ann"}'},
+    "mcp_call": {
+        "arguments": '{ "who" : "Ann" }',
+        "output": None,
+        "error": {"type": "http_error", "code": 403, "message": "no access"},
+        "status": "failed",
+    },
+    "web_search_call": {"action": {"type": "open_page", "url": "http://u"}},
+}
+
+
+def _leaves(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Paths of all texts, but for those that say what a thing is and which."""
+    if isinstance(value, str):
+        yield path
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            if key not in ("type", "id", "call_id", "tool_call_id"):
+                yield from _leaves(item, (*path, key))
+    elif isinstance(value, list):
+        for number, item in enumerate(value):
+            yield from _leaves(item, (*path, number))
+
+
+def _with_leaf(message: AIMessage, path: tuple[Any, ...], text: str) -> AIMessage:
+    edited = message.model_copy(deep=True)
+    place: Any = {"content": edited.content, "additional_kwargs": edited.additional_kwargs}
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = text
+    return edited
+
+
+@pytest.mark.parametrize("kind", sorted(HOSTED_TYPES - {"image_generation_call"}))
+def test_whatever_is_redacted_that_would_be_sent_changes_the_meaning(kind: str) -> None:
+    """What would be sent is what langchain-openai makes of the message."""
+    cited = {**MESSAGE, "content": [{**TEXT, "annotations": [CITED]}]}
+    for item in (hosted(kind), {**hosted(kind), **DETAILED.get(kind, {})}):
+        for shape, message in messages_of(turn_with([item, cited])):
+            seen = set()
+            original = meaning_of_message(message)
+            for path in _leaves({"content": message.content, "additional_kwargs": message.additional_kwargs}):
+                edited = _with_leaf(message, path, "[redacted]")
+                if sent(edited) != sent(message):
+                    assert meaning_of_message(edited) != original, (shape, path)
+                    seen.add(path)
+            assert len(seen) > 1, shape
+
+
+def sent(message: AIMessage) -> Any:
+    """What goes on the wire, or the kind of error where langchain-openai cannot tell."""
+    try:
+        return _construct_responses_api_input([message.model_copy(deep=True)])
+    except Exception as exc:
+        return type(exc)
+
+
+def test_an_image_counts_as_its_id_which_is_all_that_is_sent() -> None:
+    said = [hosted("image_generation_call"), MESSAGE]
+    message = invoked(turn_with(said), "responses/v1")
+    edited = _with_leaf(message, ("content", 0, "result"), "b3RoZXI=")
+    assert sent(edited) == sent(message)
+    assert meaning_of_message(edited) == meaning_of_message(message) == meaning_of_output(said)
+
+
+@pytest.mark.parametrize("kind", sorted(DETAILED))
+def test_details_of_hosted_items_mean_the_same_in_every_shape(kind: str) -> None:
+    said = [{**hosted(kind), **DETAILED[kind]}, MESSAGE]
+    for shape, message in messages_of(turn_with(said)):
+        assert meaning_of_message(message) == meaning_of_output(said), shape
+
+
+def test_citations_count() -> None:
+    said = [{**MESSAGE, "content": [{**TEXT, "annotations": [CITED]}]}]
+    assert meaning_of_output(said) != meaning_of_output([MESSAGE])
+    for version in VERSIONS:
+        assert meaning_of_message(invoked(turn_with(said), version)) == meaning_of_output(said)
+
+
+def test_what_cannot_be_sent_means_nothing_that_was_answered() -> None:
+    message = AIMessage([{"type": "text", "text": "Hi.", "annotations": ["no annotation"]}])
+    assert sent(message) is TypeError
+    assert json.loads(meaning_of_message(message))[4] == [None]
+
+
 @pytest.mark.parametrize("version", VERSIONS)
-def test_ids_names_annotations_and_reasoning_do_not_matter(version: str) -> None:
-    annotation = {"type": "url_citation", "url": "u", "title": "t", "start_index": 0, "end_index": 1}
-    said = [
-        {**REASONING, "id": "rs_9"},
-        {**MESSAGE, "id": "msg_9", "content": [{**TEXT, "annotations": [annotation]}]},
-        {**CALL, "id": "fc_9"},
-    ]
+def test_ids_names_and_reasoning_do_not_matter(version: str) -> None:
+    said = [{**REASONING, "id": "rs_9"}, {**MESSAGE, "id": "msg_9"}, {**CALL, "id": "fc_9"}]
     message = invoked(turn_with(said), version)
     message.name = "researcher"
     message.id = "run-1"
