@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,27 +17,13 @@ if TYPE_CHECKING:
     from .._transport.dial import Endpoint
     from .._transport.manager import ConnectionManager
 
-__all__ = ["Clocks", "Route", "clocks_for", "clocks_of", "has_side_effects", "same_fields", "secret_for"]
+__all__ = ["Clocks", "Route", "clocks_for", "clocks_of", "same_fields", "secret_for"]
 
 # Stands in for a key that only a callable knows: links then hold within the process.
 _PROCESS_SECRET = secrets.token_bytes(32)
 _MAX_KEYS = 64
 _MAX_PRIMED = 64
 _IGNORED_TWICE = 2
-
-# Hosted tools that act on the world: a request with one is never replayed on an unknown outcome.
-_ACTING_TOOLS = frozenset(
-    {
-        "apply_patch",
-        "code_interpreter",
-        "computer",
-        "computer_use",
-        "computer_use_preview",
-        "local_shell",
-        "mcp",
-        "shell",
-    }
-)
 
 
 @dataclass(frozen=True)
@@ -105,11 +91,6 @@ def same_fields(now: tuple[Any, ...], before: tuple[Any, ...]) -> bool:
         if a is not b and not (isinstance(a, str | int | float) and a == b):
             return False
     return True
-
-
-def has_side_effects(tools: Any) -> bool:
-    """Whether a request has hosted tools that act on the world."""
-    return any(isinstance(tool, Mapping) and tool.get("type") in _ACTING_TOOLS for tool in tools or ())
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,8 @@ from .links import LINK_KEY, TRANSPORT_KEY
 from .meaning import meaning_of_output
 from .messages import history_of, instructions_of, items_of
 from .report import node_name, report_of
-from .route import Route, clocks_of, has_side_effects
+from .route import Route, clocks_of
+from .settings import gives_input, has_side_effects, over_socket, settled
 
 if TYPE_CHECKING:
     from .._transport.mailbox import Mailbox
@@ -30,10 +31,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Turn"]
 
-# Fields of the HTTP client's call that are no part of the request.
-_CLIENT_ONLY = ("extra_headers", "extra_query", "timeout")
-_NOT_OVER_SOCKETS = ("stream", "background")
-_REASONING = "reasoning.encrypted_content"
 # Output that nothing but its outputs can follow.
 _CALLS = frozenset({"function_call", "custom_tool_call", "computer_call", "apply_patch_call"})
 
@@ -53,14 +50,14 @@ class Turn:
         self,
         route: Route,
         messages: Sequence[BaseMessage],
-        settings: dict[str, Any],
+        settings: Mapping[str, Any],
         *,
         wants_events: bool,
         warm_up: bool = False,
     ) -> None:
         self.route = route
         self.messages = messages
-        self.settings = settings
+        self.settings = settings = settled(settings)
         self.wants_events = wants_events
         self.warm_up = warm_up
         self.model = str(settings.get("model") or "")
@@ -86,13 +83,7 @@ class Turn:
         self.link: dict[str, Any] | None = None
         self.primed_id: str | None = None
         self.asks = False
-        self._as_given = (
-            settings.get("previous_response_id") is not None or settings.get("conversation") is not None
-        )
-        if self.store is False:
-            include = list(settings.get("include") or ())
-            if _REASONING not in include:
-                settings["include"] = [*include, _REASONING]
+        self._as_given = gives_input(settings)
         self._origin = INDEX.here()
         self.plan = self._first_plan()
         if self.uses_socket():
@@ -211,21 +202,7 @@ class Turn:
 
     def body(self) -> bytes:
         """The request as it goes into the socket, without `type` and `stream_id`."""
-        request = self._request()
-        extra = request.pop("extra_body", None)
-        for name in (*_CLIENT_ONLY, *_NOT_OVER_SOCKETS):
-            request.pop(name, None)
-        if isinstance(extra, Mapping):
-            request.update(extra)
-        text_format = self.settings.get("text_format")
-        if text_format is not None:
-            from .private import text_format_param
-
-            request["text"] = {
-                **(request.get("text") or {}),
-                "format": text_format_param(text_format),
-            }
-        return _json.dumps(request)
+        return _json.dumps(over_socket(self._request(), self.settings.get("text_format")))
 
     def http_request(self) -> dict[str, Any]:
         """The request as keyword arguments of `responses.create` or `responses.parse`."""
@@ -258,12 +235,13 @@ class Turn:
         self._attempts += 1
         self._held.clear()
         body = self.body()
+        parent, stored = self._continued()
         self.ticket = Ticket(
             endpoint,
             body,
             mailbox,
-            parent=self.plan.previous_response_id,
-            stored=self.plan.stored,
+            parent=parent,
+            stored=stored,
             keeps=self.store is not False,
             wants_events=self.wants_events,
             first_event_timeout=self._clocks.first_event,
@@ -275,6 +253,20 @@ class Turn:
             note=self.report.note(self.items),
         )
         manager.submit(self.ticket)
+
+    def _continued(self) -> tuple[str | None, bool]:
+        """The response that the request continues, and whether any connection could load it."""
+        given = self.settings.get("previous_response_id")
+        # The caller's own: whether it can be continued is for the server to say. Only where it is known to live in the
+        # memory of a connection must the turn go there.
+        if (
+            self.store is False
+            and self._attempts == 1
+            and isinstance(given, str)
+            and self.route.alive(given, False)
+        ):
+            return given, False
+        return self.plan.previous_response_id, self.plan.stored
 
     def take(self, items: Sequence[Frame | Failure]) -> list[Frame]:
         """Takes what the mailbox held.
@@ -317,7 +309,7 @@ class Turn:
             resends=self._ambiguous_resends,
             redials=self._redials,
             is_delta=self.plan.mode is SendMode.DELTA,
-            side_effects=has_side_effects(self.settings.get("tools")),
+            side_effects=has_side_effects(self.settings),
             on_ambiguous=self.route.on_ambiguous,
             may_use_http=self.route.transport == "auto" and not self.warm_up,
             max_attempts=self.route.max_attempts,
@@ -398,7 +390,7 @@ class Turn:
         """Whether the HTTP client may try again by itself: it does so on unknown outcomes too."""
         free = self.route.on_ambiguous == "resend" and not self._ambiguous_resends
         as_http = self.route.transport == "http" or bool(self.settings.get("background"))
-        return as_http or (free and not has_side_effects(self.settings.get("tools")))
+        return as_http or (free and not has_side_effects(self.settings))
 
     def sent_over_http(self, size: int) -> None:
         """Notes that a request went out."""

@@ -14,7 +14,6 @@ from langchain_ws_responses._langchain.route import (
     Clocks,
     clocks_for,
     clocks_of,
-    has_side_effects,
     secret_for,
 )
 from langchain_ws_responses._protocol.chain import ChainKey
@@ -46,25 +45,6 @@ def test_what_the_user_set_wins_over_the_limits(
 
 def test_no_timeout_for_a_call_means_no_limit() -> None:
     assert clocks_of(None) == Clocks(None, None)
-
-
-@pytest.mark.parametrize(
-    ("tools", "acts"),
-    [
-        (None, False),
-        ([], False),
-        ([{"type": "function", "name": "mcp"}], False),
-        ([{"type": "web_search"}, {"type": "file_search"}, {"type": "image_generation"}], False),
-        ([{"type": "function", "name": "f"}, {"type": "mcp"}], True),
-        ([{"type": "code_interpreter"}], True),
-        ([{"type": "computer_use_preview"}], True),
-        ([{"type": "local_shell"}], True),
-        ([{"type": "shell"}], True),
-        ([object()], False),
-    ],
-)
-def test_hosted_tools_that_act_on_the_world_are_known(tools: Any, acts: bool) -> None:
-    assert has_side_effects(tools) is acts
 
 
 def test_secret_comes_from_the_user_then_the_key_then_the_process() -> None:
