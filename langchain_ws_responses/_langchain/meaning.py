@@ -149,7 +149,8 @@ def _read_blocks(content: Sequence[Any], text: list[str], refusal: list[str]) ->
 def _read_wire(message: AIMessage, hosted: list[Any], notes: list[Any]) -> None:
     """Collects hosted items and annotations, in the one form that all shapes have in common: as they are sent."""
     try:
-        items = convert_answer(message, None)
+        # As without stored state: with it, an image is only referred to.
+        items = convert_answer(message, False)
     except Exception:
         # To be reported where it is sent; it is the meaning of no output.
         hosted.append(None)
@@ -165,8 +166,8 @@ def _read_wire(message: AIMessage, hosted: list[Any], notes: list[Any]) -> None:
 def _hosted(item: Mapping[str, Any]) -> dict[str, Any]:
     """What a hosted item says, without what one shape writes down and another leaves out."""
     if item["type"] == "image_generation_call":
-        # Sent as its id, whatever the message holds.
-        return {"type": item["type"], "id": item.get("id")}
+        # "v1" does not keep its size and format; nor the prompt, but that is text that may be redacted.
+        item = {name: item.get(name) for name in ("type", "id", "result", "revised_prompt")}
     kept: dict[str, Any] = _without_nothing(item)
     if isinstance(arguments := kept.get("arguments"), str):
         with contextlib.suppress(ValueError):

@@ -275,6 +275,7 @@ DETAILED = {
             {"file_id": "f", "filename": "n", "score": 0.5, "text": "found", "attributes": {"a": "b"}}
         ],
     },
+    "image_generation_call": {"result": "aGk=", "quality": "high", "revised_prompt": "a cat", "size": "1x1"},
     "mcp_approval_request": {"arguments": '{"who":"Ann"}'},
     "mcp_call": {
         "arguments": '{ "who" : "Ann" }',
@@ -299,6 +300,10 @@ def _leaves(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]
             yield from _leaves(item, (*path, number))
 
 
+# What only says how a picture was made.
+FORMAT = ("output_format", "quality", "size", "status")
+
+
 def _with_leaf(message: AIMessage, path: tuple[Any, ...], text: str) -> AIMessage:
     edited = message.model_copy(deep=True)
     place: Any = {"content": edited.content, "additional_kwargs": edited.additional_kwargs}
@@ -308,7 +313,7 @@ def _with_leaf(message: AIMessage, path: tuple[Any, ...], text: str) -> AIMessag
     return edited
 
 
-@pytest.mark.parametrize("kind", sorted(HOSTED_TYPES - {"image_generation_call"}))
+@pytest.mark.parametrize("kind", sorted(HOSTED_TYPES))
 def test_whatever_is_redacted_that_would_be_sent_changes_the_meaning(kind: str) -> None:
     """What would be sent is what langchain-openai makes of the message."""
     cited = {**MESSAGE, "content": [{**TEXT, "annotations": [CITED]}]}
@@ -317,6 +322,8 @@ def test_whatever_is_redacted_that_would_be_sent_changes_the_meaning(kind: str) 
             seen = set()
             original = meaning_of_message(message)
             for path in _leaves({"content": message.content, "additional_kwargs": message.additional_kwargs}):
+                if kind == "image_generation_call" and path[-1] in FORMAT:
+                    continue
                 edited = _with_leaf(message, path, "[redacted]")
                 if sent(edited) != sent(message):
                     assert meaning_of_message(edited) != original, (shape, path)
@@ -327,24 +334,21 @@ def test_whatever_is_redacted_that_would_be_sent_changes_the_meaning(kind: str) 
 def sent(message: AIMessage) -> Any:
     """What goes on the wire, or the kind of error where langchain-openai cannot tell."""
     try:
-        return _construct_responses_api_input([message.model_copy(deep=True)])
+        return [
+            _construct_responses_api_input([message.model_copy(deep=True)], store=store)
+            for store in (True, False)
+        ]
     except Exception as exc:
         return type(exc)
-
-
-def test_an_image_counts_as_its_id_which_is_all_that_is_sent() -> None:
-    said = [hosted("image_generation_call"), MESSAGE]
-    message = invoked(turn_with(said), "responses/v1")
-    edited = _with_leaf(message, ("content", 0, "result"), "b3RoZXI=")
-    assert sent(edited) == sent(message)
-    assert meaning_of_message(edited) == meaning_of_message(message) == meaning_of_output(said)
 
 
 @pytest.mark.parametrize("kind", sorted(DETAILED))
 def test_details_of_hosted_items_mean_the_same_in_every_shape(kind: str) -> None:
     said = [{**hosted(kind), **DETAILED[kind]}, MESSAGE]
     for shape, message in messages_of(turn_with(said)):
-        assert meaning_of_message(message) == meaning_of_output(said), shape
+        # "v1" loses the prompt that the picture was made from: sent in full.
+        lost = kind == "image_generation_call" and shape.startswith("v1")
+        assert (meaning_of_message(message) == meaning_of_output(said)) is not lost, shape
 
 
 def test_citations_count() -> None:
