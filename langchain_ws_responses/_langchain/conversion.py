@@ -21,7 +21,7 @@ from .._json import canonical
 from .calls import content_calls, made_by_provider
 from .private import construct_responses_api_input
 
-__all__ = ["convert", "convert_answer"]
+__all__ = ["convert", "convert_answer", "merged"]
 
 # A wire item of an older turn that a later message answers by this item's id, or by its call id.
 _ANSWERED_BY_ID = "mcp_approval_request"
@@ -66,6 +66,33 @@ def _tool_output(message: ToolMessage, content: str) -> dict[str, Any]:
 def convert_answer(message: AIMessage, store: bool | None) -> list[dict[str, Any]]:
     items: list[dict[str, Any]] = construct_responses_api_input([_detached(message)], store=store)
     return _rebuilt(message, items) if _edited(message) else items
+
+
+def merged(items: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Joins what several messages say in one item's name: an answer that was split, or that the state holds twice.
+
+    The service refuses an id that comes twice, and langchain-openai joins these when it converts a whole conversation.
+
+    Args:
+        items: The items of all messages, in order; never changed.
+    """
+    found: list[dict[str, Any]] = []
+    places: dict[str, int] = {}
+    called: set[Any] = set()
+    for item in items:
+        kind, item_id = item.get("type"), item.get("id")
+        if kind == "message" and item_id and isinstance(content := item.get("content"), list):
+            if (place := places.get(item_id)) is not None:
+                phase = {"phase": item["phase"]} if "phase" in item else {}
+                found[place] = {**found[place], "content": [*found[place]["content"], *content], **phase}
+                continue
+            places[item_id] = len(found)
+        elif kind == "function_call" or kind == "custom_tool_call":
+            if not item_id and item.get("call_id") in called:
+                continue
+            called.add(item.get("call_id"))
+        found.append(item)
+    return found
 
 
 def _detached(message: BaseMessage) -> BaseMessage:

@@ -20,7 +20,7 @@ from .links import LINK_KEY
 from .meaning import meaning_of_message
 from .remembered import Remembered, Table
 
-__all__ = ["digest_of", "history_of", "instructions_of", "items_of"]
+__all__ = ["digest_of", "history_of", "instructions_of", "items_of", "repeats"]
 
 # Neither is sent. They are compared by identity, because they may grow and may hold anything.
 _NOT_SENT = frozenset({"response_metadata", "usage_metadata", "artifact"})
@@ -54,6 +54,25 @@ def items_of(message: BaseMessage, *, store: bool | None) -> list[dict[str, Any]
             entry.stateless = convert_answer(message, False)
         return entry.stateless
     return _items(message, entry)
+
+
+def repeats(messages: Sequence[BaseMessage], start: int) -> bool:
+    """Whether messages from a position on hold an item that one before them holds too.
+
+    Args:
+        messages: The whole conversation.
+        start: The position.
+    """
+    later = [message for message in messages[start:] if isinstance(message, AIMessage)]
+    if not later:
+        return False
+    ids = {item["id"] for message in later for item in items_of(message, store=None) if item.get("id")}
+    return any(
+        item.get("id") in ids
+        for message in messages[:start]
+        if ids and isinstance(message, AIMessage)
+        for item in items_of(message, store=None)
+    )
 
 
 def digest_of(message: BaseMessage) -> bytes:

@@ -17,10 +17,11 @@ from .._protocol.events import EventKind, Frame, FrameError
 from .._protocol.recovery import Action, Progress, decide
 from .._types import Failure, FailureKind, Phase, Reason, Replay, SendMode
 from ..errors import ConfigurationError, WebSocketResponsesError, error_from
+from .conversion import merged
 from .index import INDEX, with_known_links
 from .links import LINK_KEY, TRANSPORT_KEY
 from .meaning import meaning_of_output
-from .messages import history_of, instructions_of, items_of
+from .messages import history_of, instructions_of, items_of, repeats
 from .report import node_name, report_of
 from .route import Route, clocks_of
 from .settings import gives_input, has_side_effects, over_socket, settled
@@ -120,7 +121,10 @@ class Turn:
             after = planned.start - 1
             known = with_known_links(history, self._origin, key, self.route.alive, after=after)
             if known is not None:
-                return plan(known, system_mode=self._system_mode, **given)
+                planned = plan(known, system_mode=self._system_mode, **given)
+        if planned.mode is SendMode.DELTA and repeats(self.messages, planned.start):
+            # The service refuses an item that the chain has already.
+            return Plan(SendMode.FULL, Reason.HISTORY_CHANGED, instructions=planned.instructions)
         return planned
 
     def _instructs(self) -> bool:
@@ -173,7 +177,7 @@ class Turn:
             messages = self.messages[position + 1 :]
         for message in messages:
             items += items_of(message, store=self.store)
-        return items
+        return merged(items)
 
     def _compacted(self) -> tuple[int, int] | None:
         """Finds the newest compaction item that stands for exactly the messages before it.
