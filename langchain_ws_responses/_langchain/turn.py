@@ -238,6 +238,9 @@ class Turn:
         assert mailbox is not None  # noqa: S101
         self._attempts += 1
         self._held.clear()
+        if self._attempts > 1:
+            # What is sent again is what the messages say by now, and so must the link be.
+            self._history = None
         body = self.body()
         parent, stored = self._continued()
         self.ticket = Ticket(

@@ -27,6 +27,7 @@ from langchain_ws_responses.testing import (
 
 if TYPE_CHECKING:
     from langchain_ws_responses import ChatOpenAIWebSocket
+    from langchain_ws_responses.testing import Answer, RecordedRequest
 
 STREAMS = ("stream", "astream")
 ANSWER = "One two three four."
@@ -310,6 +311,27 @@ def test_request_with_a_tool_that_only_reads_is_repeated(
     with ResponsesServer(drop(1), ANSWER) as server:
         model = socket_model(server, manager, max_retries=2).bind_tools([{"type": "web_search"}])
         assert model.invoke("Hello").text == ANSWER
+
+
+def test_a_message_edited_before_the_resend_is_what_the_answer_is_to(
+    manager: ConnectionManager, no_backoff: None
+) -> None:
+    said = HumanMessage("original")
+
+    def answer(request: RecordedRequest) -> Answer:
+        if request.number == 1:
+            said.content = "edited"
+            return drop(1)
+        return text("Fine.")
+
+    with ResponsesServer(answer=answer) as server:
+        model = socket_model(server, manager, max_retries=2)
+        first = model.invoke([said])
+        said.content = "original"
+        model.invoke([said, first, HumanMessage("Really?")])
+        assert [request.last_user_text for request in server.requests] == ["original", "edited", "Really?"]
+        assert server.requests[2].is_full
+        assert "edited" not in str(server.requests[2].seen)
 
 
 def test_second_loss_is_raised(manager: ConnectionManager, no_backoff: None) -> None:
