@@ -35,6 +35,8 @@ from .limits import Profile
 __all__ = ["Received", "ResponsesProtocol"]
 
 _MEMORY_ONLY_HEAD = b'{"type":"response.create"'
+# What follows `response.created` and does not end the response.
+_WITHIN = frozenset({EventKind.IN_PROGRESS, EventKind.STEER, EventKind.OUTPUT})
 # Refusals of a second response at a time, or of lanes at all: the server has none.
 _NO_LANES_CODES = frozenset({"concurrent_turn_not_supported", "invalid_stream_id", "unknown_stream_id"})
 
@@ -92,6 +94,8 @@ class ResponsesProtocol:
         self.has_lanes = profile.lanes
         self.strays = 0
         self._proved = False
+        # Whether each answer begins with `response.created`; None until one has.
+        self._announces: bool | None = None
         self._max_in_flight = max_in_flight
         self._max_lanes = max_lanes
         self._label = label
@@ -197,6 +201,7 @@ class ResponsesProtocol:
             self._forget(lane)
         lane.parent, lane.response_id = parent, None
         lane.events, lane.output, lane.quiet = 0, False, quiet
+        lane.early = 0 if self._announces and lane.ended else None
         head = _MEMORY_ONLY_HEAD
         if lane.name is not None:
             head += b',"stream_id":"' + lane.name.encode("ascii") + b'"'
@@ -331,20 +336,26 @@ class ResponsesProtocol:
         message = "The server does not say which of several responses an event belongs to."
         return None, self._fail(FailureKind.LANES_UNSUPPORTED, message)
 
+    def _stray(self, frame: Frame) -> Received:
+        self.strays += 1
+        return Received(frame=frame)
+
     def _rename(self, lane: Lane) -> None:
         self.lanes.pop(lane.name, None)
         lane.name = None
         self.lanes[None] = lane
 
     def _event(self, frame: Frame, lane: Lane, now: float) -> Received:
-        deliver = lane.state is not LaneState.DRAINING
         kind = frame.kind
+        if lane.early is not None and kind in _WITHIN:
+            lane.early += 1
+            return self._stray(frame)
+        if lane.ended and kind is not EventKind.OUTPUT and self._is_late(frame, lane):
+            return self._stray(frame)
+        deliver = lane.state is not LaneState.DRAINING
         if kind is EventKind.CREATED:
-            # A later one on the same turn is the successor of a steered response.
-            first = lane.response_id is None
-            lane.response_id, named = created_id(frame, parent=first and lane.parent is not None)
-            if not named:
-                return self._parent_ignored(frame, lane)
+            if (refusal := self._created(frame, lane)) is not None:
+                return refusal
         elif kind is not EventKind.FOREIGN and not lane.output:
             self._begun(lane)
         lane.output = lane.output or kind is EventKind.OUTPUT
@@ -355,14 +366,55 @@ class ResponsesProtocol:
             return Received(frame=frame, lane=lane, deliver=deliver)
         latest = response_id(frame) or lane.response_id
         lane.events += 1
+        failure = self._never_begun(lane) if lane.early else None
+        if latest is not None and latest != lane.response_id:
+            lane.ended.append(latest)
         self._end(lane, now)
         if kind is not EventKind.FAILED and latest is not None:
             lane.latest = latest
             self._holders[latest] = lane
         # Somebody else steered it: a successor that nobody here asked for comes on this lane, before any other answer.
-        return Received(frame=frame, lane=lane, deliver=deliver, ended=True, retire=steered)
+        return Received(frame=frame, lane=lane, deliver=deliver, ended=True, failure=failure, retire=steered)
 
-    def _parent_ignored(self, frame: Frame, lane: Lane) -> Received:
+    def _is_late(self, frame: Frame, lane: Lane) -> bool:
+        """Whether a frame is of a response that has ended on its lane, and not of the turn in flight.
+
+        Only ids that are known to have ended count: some servers give one answer several ids.
+        """
+        if frame.kind is EventKind.IN_PROGRESS:
+            known = lane.response_id
+            if known is not None and known.encode(errors="replace") in frame.raw:
+                return False  # as nearly always; nobody else may want it parsed
+        elif not frame.kind.is_terminal:
+            return False
+        return lane.has_ended(response_id(frame))
+
+    def _created(self, frame: Frame, lane: Lane) -> Received | None:
+        """Takes the beginning of an answer; what it means where that is not the one that is waited for."""
+        before = lane.response_id
+        # A later one on the same turn is the successor of a steered response.
+        value, named = created_id(frame, parent=before is None and lane.parent is not None)
+        again = lane.has_ended(value)
+        if again and before is not None:
+            return self._stray(frame)
+        if again:  # an old answer once more, or a server that uses ids twice
+            named = frame.response.get("previous_response_id", lane.parent) == lane.parent
+        if before is not None and before != value:
+            lane.ended.append(before)
+        lane.response_id, lane.early = value, None
+        if self._announces is None:
+            self._announces = True
+        return None if named else self._parent_ignored(frame, lane, retire=again)
+
+    def _never_begun(self, lane: Lane) -> Failure | None:
+        """The answer has ended whose events were passed by: they did not wait for `response.created` after all."""
+        self._announces = False
+        if lane.quiet:
+            return None  # the terminal event has everything
+        message = "The server gave an answer without beginning it, unlike those before."
+        return self._fail(FailureKind.PROTOCOL_VIOLATION, message)
+
+    def _parent_ignored(self, frame: Frame, lane: Lane, *, retire: bool) -> Received:
         """The server began an answer that does not continue what it was told to: nobody may see it."""
         failure = Failure(
             FailureKind.PARENT_IGNORED,
@@ -373,7 +425,7 @@ class ResponsesProtocol:
         lane.advance(LaneInput.EVENT)
         deliver = lane.state is not LaneState.DRAINING
         self.abandon(lane)
-        return Received(frame=frame, lane=lane, deliver=deliver, failure=failure)
+        return Received(frame=frame, lane=lane, deliver=deliver, failure=failure, retire=retire)
 
     def _expects_successor(self, lane: Lane) -> bool:
         """Whether this side steered the lane's turn: it goes on with the successor."""
@@ -417,6 +469,8 @@ class ResponsesProtocol:
     def _end(self, lane: Lane, now: float) -> None:
         lane.advance(LaneInput.TERMINAL)
         self._busy.pop(lane, None)
+        if lane.response_id is not None:
+            lane.ended.append(lane.response_id)
         self._begun(lane)
         # A continuation, failed or not, evicts its parent; a fork leaves it on the parent's own lane.
         self._forget(lane)

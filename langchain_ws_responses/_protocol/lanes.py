@@ -9,10 +9,13 @@ An abandoned lane is not used again before its terminal event: the next answer w
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, field
 from enum import Enum
 
 __all__ = ["Lane", "LaneInput", "LaneState", "LocalProtocolError"]
+
+_MOST_ENDED = 4
 
 
 class LocalProtocolError(RuntimeError):
@@ -64,6 +67,8 @@ class Lane:
         output: Whether one of them was output.
         quiet: Whether nobody looks at its turn's events before the terminal one.
         forks: Forks of `latest` that the server has not begun yet; the lane must not advance before.
+        ended: The last few responses that have ended on it: what still comes of them is nobody's.
+        early: Events that came before the `response.created` which its turn waits for; None where it waits for none.
         used_at: When the last turn ended, on the owner's clock.
     """
 
@@ -76,12 +81,18 @@ class Lane:
     output: bool = False
     quiet: bool = False
     forks: set[int] = field(default_factory=set)
+    ended: deque[str] = field(default_factory=lambda: deque(maxlen=_MOST_ENDED))
+    early: int | None = None
     used_at: float = 0.0
 
     @property
     def idle(self) -> bool:
         """Whether a turn may be sent on it."""
         return self.state is LaneState.IDLE
+
+    def has_ended(self, response_id: str | None) -> bool:
+        """Whether a response is one that ended on it before the one in flight."""
+        return response_id is not None and response_id != self.response_id and response_id in self.ended
 
     def advance(self, what: LaneInput) -> None:
         """Moves the lane on.

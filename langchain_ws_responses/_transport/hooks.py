@@ -245,7 +245,7 @@ class Stats:
         dial_failures: Handshakes that failed.
         rotations: Connections retired because of their age.
         lost: Connections that died: with a turn in flight, or without a close frame.
-        strays: Frames that belonged to no turn.
+        strays: Frames that belonged to no turn, or to one that had ended.
         full_reasons: Full sends by reason.
         breakers: State of the circuit breaker by endpoint, where it is not closed.
     """

@@ -20,7 +20,7 @@ from waiting import until_lost
 
 from langchain_ws_responses import Phase, Replay, ServerEventError
 from langchain_ws_responses.errors import ConnectionLost, MessageTooLarge, ProtocolViolation
-from langchain_ws_responses.testing import error, failed, hold, incomplete, insert
+from langchain_ws_responses.testing import error, events, failed, hold, incomplete, insert
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -329,6 +329,62 @@ def test_two_terminal_events(world: World, way: str) -> None:
     assert "resp_ghost" not in [request.previous_response_id for request in cell.requests]
     cell.check_dials(1)
     note("two terminal events", "end", way, "A")
+
+
+LATE: dict[str, dict[str, Any]] = {
+    "the end once more": {"type": "response.completed"},
+    "its failure": {"type": "response.failed"},
+    "its progress": {"type": "response.in_progress"},
+    "its output": {
+        "type": "response.output_text.delta",
+        "item_id": "m",
+        "output_index": 0,
+        "content_index": 0,
+    },
+}
+
+
+# Output says whose it is by nothing but its place.
+@pytest.mark.parametrize(
+    ("kind", "phase"),
+    [(kind, phase) for kind in LATE for phase in ("sent", "created", "text")][:-2],
+)
+def test_what_comes_late_of_the_answer_before(world: World, kind: str, phase: str, way: str) -> None:
+    cell = world.cell(way=way)
+    cell.begin()
+    over = cell.history[1].response_metadata["openai_chain"]["id"]
+    said = [{"type": "output_text", "text": "<foreign/1/1>", "annotations": []}]
+    message = {"type": "message", "id": "m", "role": "assistant", "status": "completed", "content": said}
+    response = {"id": over, "status": "completed", "output": [message], "previous_response_id": None}
+    late = {**LATE[kind], "response": response, "delta": "<foreign/1/1>", "logprobs": []}
+    cell.play(insert([late], cell.events_of(phase), world.stamped(cell.tag)))
+    answer = cell.check_answer(cell.start(), resends=0)
+    assert answer.response_metadata["openai_chain"]["id"] != over
+    assert cell.manager.stats().strays == 1
+    cell.check_sibling(survives=True)
+    following = cell.check_next(answer)
+    assert following.response_metadata["transport"]["mode"] == "delta"
+    cell.check_dials(1)
+    note(f"late from the answer before: {kind}", phase, way, "A")
+
+
+def test_an_answer_fails_once_more_after_its_error(world: World, way: str) -> None:
+    cell = world.cell(way=way)
+    cell.begin()
+    gone = {"id": "resp_gone", "status": "in_progress", "output": []}
+    begun: dict[str, Any] = {"type": "response.created", "response": gone}
+    oops: dict[str, Any] = {"code": "server_error", "message": "oops"}
+    tail = {"type": "response.failed", "response": {**gone, "status": "failed", "error": oops}}
+    cell.play(
+        events([begun, {"type": "error", "status": 500, "error": oops}]),
+        insert([tail], 0, world.stamped(cell.tag)),
+    )
+    answer = cell.check_answer(cell.start(), resends=1)
+    assert cell.manager.stats().strays == 1
+    cell.check_sibling(survives=True)
+    cell.check_next(answer)
+    cell.check_dials(1)
+    note("failed after its error", "sent", way, "R")
 
 
 # -- answers that end badly

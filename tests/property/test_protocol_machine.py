@@ -49,6 +49,7 @@ PLANS: dict[str, list[Any]] = {
     "answer": ["delta", "delta", "completed", "completed", "incomplete", "failed", "steered", "error"],
     "end": ["completed", "completed", "incomplete", "failed"],
     "kind": ["response.created", "response.output_text.delta", "response.completed", "error"],
+    "again": ["response.output_text.delta", "response.in_progress", "response.completed", "response.failed"],
 }
 
 
@@ -90,12 +91,18 @@ class ModelServer:
         """The connection is gone, and with it everything but the storage."""
         self.queues: dict[str | None, deque[Request]] = {}
         self.memory: dict[str | None, str] = {}
+        self.over: dict[str | None, str] = {}
         self.names: set[str] = set()
 
     @property
     def waiting(self) -> list[str | None]:
         """The lanes that owe an answer, in an order that can be repeated."""
         return sorted((lane for lane, queue in self.queues.items() if queue), key=str)
+
+    @property
+    def repeatable(self) -> list[str | None]:
+        """The lanes that owe an answer and have given one before."""
+        return [lane for lane in self.waiting if lane in self.over]
 
     def outstanding(self) -> int:
         return sum(len(queue) for queue in self.queues.values())
@@ -155,6 +162,8 @@ class ModelServer:
 
     def finish(self, request: Request, answered: bool) -> None:
         self.queues[request.lane].popleft()
+        if request.response_id:
+            self.over[request.lane] = request.response_id
         if answered:
             self.memory[request.lane] = request.response_id
             if request.store:
@@ -187,12 +196,14 @@ MAY: dict[str, Callable[[Any], bool]] = {
         self.server.outstanding() > 1 and self.connections == 1 and len(self.turns) > 9
     ),
     "say_something_about_a_lane_that_owes_nothing": lambda self: True,
+    "say_again_what_is_over": lambda self: bool(self.server.repeatable),
 }
 ARGUMENTS = {
     "want": ["store", "what"],
     "go_on": ["answer"],
     "answer_to_the_end": ["end"],
     "say_something_about_a_lane_that_owes_nothing": ["kind"],
+    "say_again_what_is_over": ["again"],
 }
 
 
@@ -334,6 +345,17 @@ class ProtocolMachine(RuleBasedStateMachine):
         self.hear(json.dumps({"type": kind, **named, "response": {"id": "stray"}}))
         assert self.proto.strays == strays + 1
         assert "stray" not in self.proto.held()
+
+    @rule(data=st.data(), again=st.sampled_from(PLANS["again"]))
+    @precondition(MAY["say_again_what_is_over"])
+    def say_again_what_is_over(self, data: Source, again: str) -> None:
+        lane = pick(data, self.server.repeatable)
+        if self.server.queues[lane][0].phase != "queued" and again == "response.output_text.delta":
+            again = "response.completed"  # output says whose it is by nothing but its place
+        named = {"stream_id": lane} if lane is not None else {}
+        strays = self.proto.strays
+        self.hear(json.dumps({"type": again, **named, "response": {"id": self.server.over[lane]}}))
+        assert self.proto.strays == strays + 1
 
     def hear(self, raw: str) -> None:
         """Gives one frame to the client, and judges its verdict."""

@@ -573,6 +573,198 @@ def test_abandoning_an_idle_lane_changes_nothing() -> None:
     assert lane.idle
 
 
+# -- what comes late ---
+
+
+def again(proto: ResponsesProtocol, lane: Lane, response_id: str = "r1", **kwargs: Any) -> None:
+    """Lets a lane have an answer, and sends its next turn."""
+    answer(proto, lane, response_id)
+    proto.send_create(lane, BODY, **kwargs)
+
+
+def is_stray(proto: ResponsesProtocol, raw: str | bytes) -> bool:
+    """Whether a frame is nobody's, is counted as that, and leaves every lane as it was."""
+
+    def state() -> list[Any]:
+        return [
+            (one.state, one.events, one.output, one.response_id, one.latest) for one in proto.lanes.values()
+        ]
+
+    before, strays = state(), proto.strays
+    got = proto.receive(raw)
+    assert (got.fatal, got.failure, got.ended, got.retire) == (None, None, False, False)
+    stray = got.lane is None
+    assert proto.strays == strays + stray
+    assert not stray or state() == before
+    return stray
+
+
+@pytest.mark.parametrize("kind", ["completed", "failed", "incomplete", "in_progress"])
+@pytest.mark.parametrize("begun", [False, True])
+@pytest.mark.parametrize("parent", ["r1", None])
+@pytest.mark.parametrize("profile", [WITH_LANES, WITHOUT_LANES])
+def test_what_comes_late_of_an_answer_is_not_the_next_turns(
+    kind: str, begun: bool, parent: str | None, profile: Profile
+) -> None:
+    proto = protocol(profile)
+    lane = send(proto)
+    again(proto, lane, parent=parent)
+    if begun:
+        proto.receive(created(lane, "r2", previous_response_id=parent))
+    assert is_stray(proto, completed(lane, "r1", kind))
+    long = completed(lane, "r1", kind, instructions="x" * 5000).replace(": ", ":").replace(", ", ",")
+    assert is_stray(proto, long)
+    if not begun:
+        proto.receive(created(lane, "r2", previous_response_id=parent))
+    assert not is_stray(proto, completed(lane, "r2", "in_progress"))
+    got = proto.receive(completed(lane, "r2"))
+    assert (got.lane, got.ended, got.deliver, lane.latest) == (lane, True, True, "r2")
+
+
+@pytest.mark.parametrize("ending", ["error", "failed"])
+def test_a_late_end_after_an_error_does_not_end_the_resend(ending: str) -> None:
+    proto = protocol()
+    lane = send(proto)
+    proto.receive(created(lane, "r1"))
+    proto.receive(
+        refused(lane, "server_error", 500) if ending == "error" else completed(lane, "r1", "failed")
+    )
+    proto.send_create(lane, BODY)
+    assert is_stray(proto, completed(lane, "r1", "failed"))
+    answer(proto, lane, "r2")
+
+
+@pytest.mark.parametrize(
+    "event_type",
+    [
+        "response.output_text.delta",
+        "response.in_progress",
+        "response.steer.accepted",
+        "response.never.heard.of",
+    ],
+)
+def test_no_event_of_a_turn_comes_before_its_answer_has_begun(event_type: str) -> None:
+    proto = protocol()
+    lane = send(proto)
+    again(proto, lane, quiet=True)
+    assert is_stray(proto, event(event_type, lane))
+    assert not is_stray(proto, event("codex.rate_limits", lane)), "no event of a response"
+    assert is_stray(proto, event(event_type, lane))
+    proto.receive(created(lane, "r2"))
+    assert not is_stray(proto, event(event_type, lane))
+
+
+def test_a_server_that_never_says_that_it_begins_is_not_waited_for() -> None:
+    proto = protocol()
+    lane = send(proto)
+    for number in range(3):
+        assert not is_stray(proto, delta(lane))
+        assert proto.receive(completed(lane, f"r{number}")).ended
+        proto.send_create(lane, BODY)
+    # Not from its next turn on either, where it begins one answer of many.
+    other = send(proto)
+    answer(proto, other, "r9")
+    assert not is_stray(proto, delta(lane)), "its turn was sent before"
+
+
+@pytest.mark.parametrize("quiet", [True, False])
+def test_an_answer_that_was_not_begun_after_all_is_missing_what_was_passed_by(quiet: bool) -> None:
+    proto = protocol()
+    lane = send(proto)
+    again(proto, lane, quiet=quiet)
+    assert is_stray(proto, delta(lane))
+    got = proto.receive(completed(lane, "r2"))
+    assert (got.lane, got.ended, got.retire, lane.idle) == (lane, True, False, True)
+    if quiet:
+        assert got.failure is None, "the terminal event has all of it"
+    else:
+        assert got.failure is not None
+        assert got.failure.kind is FailureKind.PROTOCOL_VIOLATION
+    proto.send_create(lane, BODY)
+    assert not is_stray(proto, delta(lane)), "it is known by now that this server does so"
+    assert proto.receive(completed(lane, "r3")).failure is None
+
+
+def test_an_answer_may_end_without_having_begun() -> None:
+    proto = protocol()
+    lane = send(proto)
+    again(proto, lane)
+    got = proto.receive(completed(lane, "r2", "failed"))
+    assert (got.lane, got.ended, got.failure) == (lane, True, None)
+
+
+def test_an_answer_may_have_several_ids() -> None:
+    """A gateway that encrypts them does so anew in each event."""
+    proto = protocol()
+    lane = send(proto)
+    for number in range(3):
+        proto.receive(created(lane, f"a{number}"))
+        assert not is_stray(proto, event("response.in_progress", lane, response={"id": f"b{number}"}))
+        assert proto.receive(completed(lane, f"c{number}")).ended
+        assert lane.latest == f"c{number}"
+        proto.send_create(lane, BODY)
+        assert is_stray(proto, completed(lane, f"a{number}"))
+        assert is_stray(proto, completed(lane, f"c{number}"))
+
+
+@pytest.mark.parametrize(
+    ("parent", "echo"), [("r1", {"previous_response_id": None}), (None, {"previous_response_id": "r0"})]
+)
+def test_an_old_answer_from_its_beginning_is_nobodys(parent: str | None, echo: dict[str, Any]) -> None:
+    proto = protocol()
+    lane = send(proto)
+    again(proto, lane, parent=parent)
+    got = proto.receive(created(lane, "r1", **echo))
+    assert got.failure is not None
+    assert (got.failure.kind, got.failure.phase) == (FailureKind.PARENT_IGNORED, Phase.SENT)
+    assert (got.ended, got.retire) == (False, True), (
+        "whatever comes on this lane, it may be too late for its turn"
+    )
+    assert not proto.receive(delta(lane)).deliver
+
+
+def test_an_old_answer_does_not_begin_where_the_next_one_has() -> None:
+    proto = protocol()
+    lane = send(proto)
+    again(proto, lane)
+    proto.receive(created(lane, "r2"))
+    assert is_stray(proto, created(lane, "r1"))
+    assert not is_stray(proto, created(lane, "r2"))
+    assert proto.receive(completed(lane, "r2")).ended
+
+
+@pytest.mark.parametrize("echo", [{}, {"previous_response_id": "r1"}])
+def test_a_server_may_use_an_id_twice(echo: dict[str, Any]) -> None:
+    proto = protocol()
+    lane = send(proto)
+    again(proto, lane, parent="r1")
+    assert not is_stray(proto, created(lane, "r1", **echo))
+    assert not is_stray(proto, event("response.in_progress", lane, response={"id": "r1"}))
+    assert not is_stray(proto, delta(lane))
+    got = proto.receive(completed(lane, "r1"))
+    assert (got.ended, got.deliver, lane.latest) == (True, True, "r1")
+
+
+def test_an_answer_whose_successor_has_begun_is_over() -> None:
+    proto = protocol()
+    lane = send(proto)
+    proto.receive(created(lane, "r1"))
+    proto.send_steer(lane, [], dumps=dumps)
+    proto.receive(steered(lane, "r1"))
+    proto.receive(created(lane, "r2"))
+    assert is_stray(proto, steered(lane, "r1"))
+    assert proto.receive(completed(lane, "r2")).ended
+
+
+def test_an_id_that_is_no_text_for_bytes_does_no_harm() -> None:
+    proto = protocol()
+    lane = send(proto)
+    again(proto, lane)
+    proto.receive(created(lane, "\ud800"))
+    assert not is_stray(proto, event("response.in_progress", lane, response={"id": "\ud800"}))
+    assert proto.receive(completed(lane, "\ud800")).ended
+
+
 # -- errors ---
 
 

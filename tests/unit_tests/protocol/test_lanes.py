@@ -71,3 +71,13 @@ def test_lanes_are_told_apart_by_identity_and_can_be_keys() -> None:
     assert one != other
     assert len({one: 1, other: 2}) == 2
     assert one.forks is not other.forks
+
+
+def test_a_lane_knows_the_last_few_responses_that_ended_on_it() -> None:
+    lane = Lane("a", response_id="r9")
+    lane.ended.extend(f"r{number}" for number in range(10))
+    assert lane.has_ended("r8")
+    assert not lane.has_ended("r9"), "the one in flight has the same id"
+    assert not lane.has_ended("r0"), "a server chooses the ids: no more than a few are kept"
+    assert not lane.has_ended("r10")
+    assert not lane.has_ended(None)
