@@ -141,6 +141,7 @@ class Failure:
         close_code: The WebSocket close code.
         retry_after: Seconds to wait, as the server asked.
         events_seen: Events of this turn that arrived before the failure.
+        refused: The other side closed the connection because the request is too large for it.
         connection: The connection's label.
     """
 
@@ -155,6 +156,7 @@ class Failure:
     close_code: int | None = None
     retry_after: float | None = None
     events_seen: int = 0
+    refused: bool = False
     connection: str = ""
 
     def body(self) -> dict[str, Any]:

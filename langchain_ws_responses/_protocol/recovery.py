@@ -163,8 +163,8 @@ def _decide(failure: Failure, progress: Progress) -> Decision:
     if failure.kind in _DIAL:
         return _after_dial(failure, progress)
     if failure.kind is _KIND.MESSAGE_TOO_LARGE:
-        # Without an event the peer refused the request; after one it is the answer that was too large.
-        allowed = not failure.events_seen or _may_resend(progress)
+        # If the peer did not refuse the request, it is the answer that was too large, be it in its first frame.
+        allowed = (failure.refused and not failure.events_seen) or _may_resend(progress)
         return Decision(Action.HTTP if progress.may_use_http and allowed else Action.RAISE, replay)
     if failure.kind is _KIND.PARENT_GONE:
         return Decision(Action.FULL, replay, Reason.NOT_ALIVE)

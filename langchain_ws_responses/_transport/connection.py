@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from .. import _json
@@ -456,12 +457,11 @@ class Connection:
         self._outbox.end()
         lost = [ticket for ticket in self._tickets.values() if not ticket.done]
         self._tickets.clear()
-        code = close_code(self.socket)
-        large = (
-            too_large(lost, refused=bool(self.socket.protocol.close_rcvd_then_sent)) if code == 1009 else []
-        )
+        code, refused = close_code(self.socket), bool(self.socket.protocol.close_rcvd_then_sent)
+        large = too_large(lost, refused=refused) if code == 1009 else []
         for ticket in lost:
             kind, message, told = what_was_lost(ticket, self._cause, code, large=ticket in large)
-            self._finish(ticket, self._failure(kind, ticket, message, told))
+            failure = self._failure(kind, ticket, message, told)
+            self._finish(ticket, replace(failure, refused=refused and ticket in large))
         self.pool.remove(self, died=bool(lost) or (not expected and code is None), expected=expected)
         self.pool.emit(ConnectionClosedEvent, connection=self.label, code=code, lost=len(lost), why=self._why)

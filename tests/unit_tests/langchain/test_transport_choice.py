@@ -15,7 +15,15 @@ from pairs import KEY, WAYS, run, settings_of, socket_model
 from pydantic import SecretStr, ValidationError
 from waiting import until_lost, until_open
 
-from langchain_ws_responses import ChatOpenAIWebSocket, ConnectionManager, Limits, with_websocket
+from langchain_ws_responses import (
+    ChatOpenAIWebSocket,
+    ConnectionManager,
+    Limits,
+    MessageTooLarge,
+    Replay,
+    failure_of,
+    with_websocket,
+)
 from langchain_ws_responses.testing import ResponsesServer, drop
 
 if TYPE_CHECKING:
@@ -156,6 +164,32 @@ def test_auto_sends_a_request_that_is_too_large_over_http(manager: ConnectionMan
         assert model.invoke("Hello").text == "Fine."
         assert model.invoke("x" * 30_000).text == "Fine."
         assert kinds(server) == ["websocket", "http"]
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("forbidden", [True, False])
+def test_an_answer_whose_first_frame_is_too_large_here_is_not_repeated_where_that_could_do_harm(
+    forbidden: bool, way: str
+) -> None:
+    """The request comes back in the first event: it was not refused, and is being worked on."""
+    acting = {"type": "mcp", "server_label": "x", "server_url": "https://x", "require_approval": "never"}
+    tool = acting if forbidden else add
+    with (
+        ResponsesServer(answer=lambda _: "Paid.") as server,
+        ConnectionManager(limits=Limits(max_message_size=20_000)) as manager,
+    ):
+        model = socket_model(server, manager, transport="auto", max_retries=2).bind_tools([tool])
+        long = model.bind(instructions="x" * 30_000)
+        if not forbidden:
+            assert "".join(piece.text for piece in run(long, way, "Pay the bill")) == "Paid."
+            assert kinds(server) == ["websocket", "http"]
+            return
+        with pytest.raises(openai.APIConnectionError) as raised:
+            run(long, way, "Pay the bill")
+        failure = failure_of(raised.value)
+        assert isinstance(failure, MessageTooLarge)
+        assert (failure.replay, failure.events_seen) == (Replay.AMBIGUOUS, 0)
+        assert kinds(server) == ["websocket"]
 
 
 @pytest.mark.parametrize("way", WAYS)

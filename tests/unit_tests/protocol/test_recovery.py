@@ -257,16 +257,18 @@ def test_without_a_socket_http_takes_over_where_it_may_and_can(
 
 def test_a_request_that_is_too_large_for_the_socket_goes_over_http() -> None:
     for phase, replay in ((P.CONNECT, Replay.SAFE), (P.SENT, Replay.AMBIGUOUS)):
-        failure = failed(K.MESSAGE_TOO_LARGE, phase, close_code=1009)
+        failure = failed(K.MESSAGE_TOO_LARGE, phase, close_code=1009, refused=True)
         assert decide(failure, Progress(may_use_http=True)) == Decision(Action.HTTP, replay)
         refused_by_the_peer = Progress(may_use_http=True, side_effects=True)
         assert decide(failure, refused_by_the_peer) == Decision(Action.HTTP, replay)
         assert decide(failure, Progress(may_use_http=False)) == Decision(Action.RAISE, replay)
 
 
-@pytest.mark.parametrize("phase", [P.CREATED, P.STREAMING])
-def test_an_answer_that_is_too_large_was_generated(phase: Phase) -> None:
-    failure = failed(K.MESSAGE_TOO_LARGE, phase)
+@pytest.mark.parametrize(
+    ("phase", "refused"), [(P.SENT, False), (P.CREATED, False), (P.CREATED, True), (P.STREAMING, False)]
+)
+def test_an_answer_that_is_too_large_was_generated(phase: Phase, refused: bool) -> None:
+    failure = failed(K.MESSAGE_TOO_LARGE, phase, refused=refused)
     assert decide(failure, Progress(may_use_http=True)) == Decision(Action.HTTP, Replay.AMBIGUOUS)
     for forbids in ({"side_effects": True}, {"on_ambiguous": "raise"}, {"resends": 1}):
         assert decide(failure, Progress(may_use_http=True, **forbids)) == RAISE_AMBIGUOUS

@@ -162,6 +162,17 @@ def test_a_frame_above_the_limit_is_told_as_such(make_manager: Make) -> None:
     assert (outcome.kind, outcome.failure.close_code) == (FailureKind.MESSAGE_TOO_LARGE, 1009)
 
 
+@pytest.mark.parametrize("theirs", [True, False])
+def test_whether_the_first_frame_was_too_large_for_them_or_for_us(make_manager: Make, theirs: bool) -> None:
+    manager = make_manager(limits=Limits(max_message_size=4000))
+    most = {"max_message_size": 4000} if theirs else {}
+    with ResponsesServer(answer=lambda _: raw(["x" * 8000]), **most) as server:
+        outcome = run(manager, endpoint_of(server), "x" * 8000)
+    assert outcome.failure is not None
+    assert (outcome.kind, outcome.failure.events_seen) == (FailureKind.MESSAGE_TOO_LARGE, 0)
+    assert outcome.failure.refused is theirs
+
+
 def test_a_frame_of_many_megabytes_passes(manager: ConnectionManager) -> None:
     with ResponsesServer(text("x" * 5_000_000, 1)) as server:
         assert len(str(run(manager, endpoint_of(server), wants_events=False).response)) > 5_000_000
