@@ -46,40 +46,51 @@ class Buffers:
     def __init__(self, limits: Limits) -> None:
         self.live: set[Ticket] = set()
         self._limits = limits
-        # Turns that have ended while events of theirs still wait; one whose caller is gone must not be kept for that.
+        # Turns that have ended while events of theirs still wait, by their mailbox, which further attempts at the same
+        # turn have too. One whose caller is gone must not be kept for that.
         self._unread: weakref.WeakValueDictionary[int, Ticket] = weakref.WeakValueDictionary()
         self._at_most = 0
 
     def add(self, ticket: Ticket) -> None:
         """A turn begins."""
         self.live.add(ticket)
+        self._unread.pop(id(ticket.mailbox), None)
 
     def ended(self, ticket: Ticket) -> None:
         """A turn is over; what its caller has not taken yet still counts."""
         self.live.discard(ticket)
         if ticket.mailbox.pending:
-            self._unread[id(ticket)] = ticket
+            self._unread[id(ticket.mailbox)] = ticket
 
     def total(self) -> int:
         """Bytes that wait for all callers together. Safe from any thread."""
+        return sum(ticket.mailbox.pending for ticket in self._all())
+
+    def _all(self) -> list[Ticket]:
         over = [ticket for known in self._unread.valuerefs() if (ticket := known()) is not None]
-        return sum(ticket.mailbox.pending for ticket in [*list(self.live), *over])
+        return [*list(self.live), *over]
 
     def victim(self, ticket: Ticket, size: int) -> Ticket | None:
         """Chooses who must go after `size` bytes were put into a turn's mailbox; None while the limits are kept.
 
-        Over the total it is the turn with the most bytes waiting, not the one that happens to get some more.
+        Over the total it is the turn with the most bytes waiting, be it over, not the one that happens to get some
+        more. The end of an answer counts only when something else comes after it: its caller must have had a chance to
+        take it, however large it is.
         """
-        limits = self._limits
-        if limits.max_lane_bytes is not None and ticket.mailbox.pending > limits.max_lane_bytes:
+        limits, spared = self._limits, size if ticket.done else 0
+        if (
+            not spared
+            and limits.max_lane_bytes is not None
+            and ticket.mailbox.pending > limits.max_lane_bytes
+        ):
             return ticket
         if limits.max_total_bytes is None:
             return None
         # Callers only ever make it less: as long as this sum is within the limit, nobody needs to look.
         self._at_most += size
-        if self._at_most <= limits.max_total_bytes:
+        if self._at_most - spared <= limits.max_total_bytes:
             return None
         self._at_most = self.total()
-        if self._at_most <= limits.max_total_bytes:
+        if self._at_most - spared <= limits.max_total_bytes:
             return None
-        return max(self.live, key=lambda one: one.mailbox.pending, default=None)
+        return max(self._all(), key=lambda one: one.mailbox.pending - (spared if one is ticket else 0))

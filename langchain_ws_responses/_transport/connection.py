@@ -356,21 +356,26 @@ class Connection:
             return
         items, size = ticket.batch, ticket.batch_bytes
         ticket.batch, ticket.batch_bytes = [], 0
-        alive = ticket.mailbox.put(items, size)
-        if ticket.done:
-            return
-        if not alive:
+        if ticket.mailbox.put(items, size):
+            if size:
+                self.pool.manager.relieve(ticket, size)
+        elif not ticket.done:
             self.abandon(ticket)
             self.pool.manager.ended(ticket)
-        else:
-            self.pool.manager.relieve(ticket, size)
 
     def overflow(self, ticket: Ticket) -> None:
-        """Ends a turn whose caller does not take its events; what has piled up for it is thrown away."""
+        """Ends a turn whose caller does not take its events; what has piled up for it is thrown away.
+
+        Also where the turn is over: its caller finds the failure in place of the rest.
+        """
         ticket.mailbox.discard()
         ticket.batch, ticket.batch_bytes = [], 0
         message = "The caller took events too slowly and its buffer is full."
-        self.fail(ticket, self._failure(FailureKind.BUFFER_OVERFLOW, ticket, message))
+        failure = self._failure(FailureKind.BUFFER_OVERFLOW, ticket, message)
+        if ticket.done:
+            ticket.mailbox.put([failure], 0)
+        else:
+            self.fail(ticket, failure)
 
     # -- the end ----------------------------------------
 

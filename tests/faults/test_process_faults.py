@@ -33,7 +33,7 @@ from langchain_ws_responses import (
     failure_of,
 )
 from langchain_ws_responses.errors import BufferOverflow, ConnectionLost
-from langchain_ws_responses.testing import Fault, hold, text
+from langchain_ws_responses.testing import Fault, events, hold, text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -184,6 +184,40 @@ def test_a_consumer_never_reads(world: World, way: str) -> None:
     assert cell.manager.stats().buffered_bytes == 0
     _drained(cell)
     note("consumer never reads", "text", way, "E")
+
+
+def test_a_consumer_pauses_until_its_answer_is_over(world: World) -> None:
+    """What it has not read is above the total: it must go, and not the turns whose callers read."""
+    cell = world.cell(way="stream", limits={"max_total_bytes": 200_000})
+    cell.begin()
+    said = [{"type": "output_text", "text": "x" * 300_000, "annotations": []}]
+    whole = {"type": "message", "id": "m", "role": "assistant", "status": "completed", "content": said}
+    response = {"id": "resp_long", "status": "in_progress", "output": []}
+    token = {"item_id": "m", "output_index": 0, "content_index": 0, "delta": "x", "logprobs": []}
+    answer = events(
+        [
+            {"type": "response.created", "response": response},
+            {"type": "response.output_text.delta", **token},
+            {
+                "type": "response.completed",
+                "response": {**response, "status": "completed", "output": [whole]},
+            },
+        ]
+    )
+    gate = cell.gate()
+    cell.play(hold(gate, answer, 2))
+    stream = cell.model.stream(cell.history)
+    next(stream)
+    gate.open()
+    eventually(lambda: cell.manager.stats().in_flight == 1, "its answer is over, and the sibling's is not")
+    _drained(cell)
+    with pytest.raises(openai.APIConnectionError) as caught:
+        list(stream)
+    error = failure_of(caught.value)
+    assert isinstance(error, BufferOverflow)
+    assert error.replay is Replay.UNSAFE
+    assert cell.manager.stats().buffered_bytes == 0
+    note("consumer pauses until the end", "end", "stream", "E")
 
 
 # -- a server that is stopped, as a debugger or a full machine does it

@@ -432,6 +432,75 @@ def test_over_the_total_the_one_with_most_must_go(make_manager: Make) -> None:
         assert len(small.end().frames) == 13
 
 
+def large_ends(connection: Any) -> None:
+    """Ends each answer with as many bytes as it is asked for, behind one short token."""
+    for number, message in enumerate(connection):
+        body = json.loads(message)
+        lane = body["stream_id"]
+        connection.send(frame("response.created", number, lane))
+        connection.send(json.dumps({"type": "response.output_text.delta", "delta": "x", "stream_id": lane}))
+        connection.send(frame("response.completed", number, lane, text="x" * int(body["input"])))
+
+
+def unread(manager: ConnectionManager, server: Any, size: int, **more: Any) -> Turn:
+    """An answer that is over and waits to be read."""
+    turn = Turn(manager, endpoint_of(server), str(size), **more).send()
+    eventually(lambda: turn.ticket.done, "the answer is over")
+    on_io(lambda: None)
+    return turn
+
+
+def test_over_the_total_an_answer_that_nobody_has_read_must_go_before_those_that_are_read(
+    make_manager: Make,
+) -> None:
+    limits = Limits(max_lane_bytes=None, max_total_bytes=400_000)
+    manager = make_manager(limits=limits, profiles=WITH_LANES)
+    with tiny_server(large_ends) as server:
+        small, lazy = unread(manager, server, 1000), unread(manager, server, 500_000)
+        for _ in range(3):
+            assert run(manager, endpoint_of(server), "10").failure is None
+        assert small.box.pending == manager.stats().buffered_bytes
+        assert lazy.end().kind is FailureKind.BUFFER_OVERFLOW
+        assert small.end().failure is None
+        assert manager.stats().buffered_bytes == 0
+
+
+@pytest.mark.parametrize("wants_events", [True, False])
+def test_ends_of_answers_that_nobody_reads_pile_up_no_further_than_the_total(
+    make_manager: Make, wants_events: bool
+) -> None:
+    limits = Limits(max_lane_bytes=None, max_total_bytes=400_000)
+    manager = make_manager(limits=limits, profiles=WITH_LANES)
+    with tiny_server(large_ends) as server:
+        sizes = [150_000, 180_000, 160_000, 170_000, 150_000]
+        turns = []
+        for size in sizes:
+            turns.append(unread(manager, server, size, wants_events=wants_events))
+            assert manager.stats().buffered_bytes == sum(turn.box.pending for turn in turns)
+            assert manager.stats().buffered_bytes < 400_000 + size + 1000
+        kinds = [turn.end().kind for turn in turns]
+        assert kinds[-1] is None, "its caller has had no chance to read it"
+        assert set(kinds[:-1]) == {None, FailureKind.BUFFER_OVERFLOW}
+        assert kinds[1] is FailureKind.BUFFER_OVERFLOW, "the one with most"
+
+
+def test_an_answer_above_the_total_is_given_to_who_reads_it(make_manager: Make) -> None:
+    limits = Limits(max_lane_bytes=100_000, max_total_bytes=100_000)
+    manager = make_manager(limits=limits, profiles=WITH_LANES)
+    with tiny_server(large_ends) as server:
+        for wants_events in (True, False):
+            assert unread(manager, server, 300_000, wants_events=wants_events).end().failure is None
+
+
+def test_what_waits_is_counted_once_however_many_attempts_a_turn_has_had(make_manager: Make) -> None:
+    manager = make_manager(profiles=WITH_LANES)
+    with tiny_server(large_ends) as server:
+        first = unread(manager, server, 1000)
+        again = unread(manager, server, 2000, mailbox=first.box)
+        assert first.ticket.done
+        assert manager.stats().buffered_bytes == again.box.pending > 3000
+
+
 def test_answers_that_wait_to_be_read_count_until_nobody_can_read_them(make_manager: Make) -> None:
     manager = make_manager()
     with ResponsesServer(text("x" * 50_000, 1)) as server:
