@@ -37,7 +37,8 @@ class Limits:
         max_connections: Sockets per endpoint and credentials; None opens as many as the turns in flight need.
         max_in_flight: Responses at a time on one connection; the server's own limit is 16.
         max_lanes: Lane names on one connection over its lifetime; the server's own limit is 32.
-        max_waiting: Turns that may wait for a lane; one more gets `TooManyWaiting`.
+        max_waiting: Turns that may wait for a lane; one more gets `TooManyWaiting`. For a connection that is being
+            opened as many may wait as it takes at a time; 0 lets nobody wait for others to end.
         lease_timeout: Seconds that a turn waits for a lane.
         max_lifetime: Seconds after which a connection takes no new turn; the server ends it at 3600.
         max_idle: Seconds without a turn after which a connection is closed.

@@ -129,8 +129,9 @@ class Pool:
         limits = self.manager.limits
         if self._try(ticket):
             return
-        if limits.max_waiting is not None and len(self.waiting) >= limits.max_waiting:
-            message = f"{len(self.waiting)} turns wait for a lane already."
+        waits = len(self.waiting)
+        if limits.max_waiting is not None and waits >= max(limits.max_waiting, self._coming(ticket)):
+            message = f"{waits} turns wait for a lane already."
             self.refuse(ticket, Failure(FailureKind.TOO_MANY_WAITING, message=message))
             return
         self.waiting.append(ticket)
@@ -140,6 +141,11 @@ class Pool:
             loop = asyncio.get_running_loop()
             ticket.lease_timer = loop.call_later(limits.lease_timeout, self._lease_expired, ticket)
         self._dial_if_needed()
+
+    def _coming(self, ticket: Ticket) -> int:
+        """How many may wait with a turn for a new connection, rather than behind others for a busy lane."""
+        dials = self._dialing is not None or not self.is_open or self._may_grow()
+        return self.manager.limits.max_in_flight if dials and not ticket.bound else 0
 
     def _lease_expired(self, ticket: Ticket) -> None:
         due, loop = ticket.lease_timer, asyncio.get_running_loop()
@@ -236,7 +242,7 @@ class Pool:
         return connection, connection.lanes.take(offer)
 
     def _may_grow(self) -> bool:
-        """Whether one more connection may be opened for the sake of an unstored chain."""
+        """Whether one more connection may be opened for the sake of a turn that could also wait."""
         most = self.manager.limits.max_connections
         count = sum(connection.usable for connection in self.connections)
         return self._last_failure is None and count < (most or _MANY_CONNECTIONS) and not self.manager.closed

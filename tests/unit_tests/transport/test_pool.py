@@ -230,6 +230,53 @@ def test_no_more_than_max_waiting_wait(make_manager: Make) -> None:
         )
 
 
+@pytest.mark.parametrize("max_connections", [1, 2, None])
+def test_who_may_not_wait_gets_a_connection_where_one_may_be_opened(
+    make_manager: Make, max_connections: int | None
+) -> None:
+    limits = Limits(max_connections=max_connections, max_in_flight=2, max_waiting=0)
+    manager = make_manager(profiles=WITH_LANES, limits=limits)
+    with gated() as (server, go):
+        endpoint = endpoint_of(server)
+        # Before there is a connection, as many as it takes; then nobody behind a busy lane.
+        turns = [Turn(manager, endpoint).send() for _ in range(2)]
+        sent(server, 2)
+        for opened in range(2, (max_connections or 3) + 1):
+            turns += [Turn(manager, endpoint).send() for _ in range(2)]
+            sent(server, 2 * opened)
+        if max_connections is not None:
+            assert run(manager, endpoint).kind is FailureKind.TOO_MANY_WAITING
+        go.set()
+        assert all(turn.end().id for turn in turns)
+        assert manager.stats().dials == (max_connections or 3)
+
+
+def test_no_more_wait_for_a_first_connection_than_it_takes(make_manager: Make) -> None:
+    manager = make_manager(limits=Limits(max_in_flight=2, max_waiting=0))
+    with raw_server(deaf) as server:
+        turns = [Turn(manager, endpoint_of(server)).send() for _ in range(3)]
+        assert turns[2].end().kind is FailureKind.TOO_MANY_WAITING
+        server.accepted.get(timeout=10)
+        assert (manager.stats().waiting, server.count) == (2, 1)
+        manager.close()
+        assert [turn.end().kind for turn in turns[:2]] == [FailureKind.MANAGER_CLOSED] * 2
+
+
+def test_a_turn_that_only_one_lane_can_take_does_not_wait_for_a_dial(make_manager: Make) -> None:
+    manager = make_manager(profiles=WITH_LANES, limits=Limits(max_in_flight=1, max_waiting=0))
+    with gated() as (server, go):
+        go.set()
+        first = run(manager, endpoint_of(server), store=False)
+        go.clear()
+        continued = {"parent": first.id, "store": False}
+        busy = Turn(manager, endpoint_of(server), **continued).send()
+        sent(server, 2)
+        assert run(manager, endpoint_of(server), **continued).kind is FailureKind.TOO_MANY_WAITING
+        go.set()
+        assert busy.end().id
+        assert manager.stats().dials == 1
+
+
 def test_a_turn_waits_for_a_lane_as_long_as_its_lease(make_manager: Make) -> None:
     limits = Limits(max_connections=1, max_in_flight=1, lease_timeout=0.1)
     manager = make_manager(profiles=WITH_LANES, limits=limits)
