@@ -40,22 +40,29 @@ def http_clients() -> dict[str, Any]:
 
 def http_model(server: ResponsesServer, **fields: Any) -> ChatOpenAI:
     """Plain ChatOpenAI on the Responses API of the local server."""
-    settings: dict[str, Any] = {"model": "gpt-5.5", "max_retries": 0, "use_responses_api": True, **fields}
-    return ChatOpenAI(base_url=server.base_url, api_key=KEY, **http_clients(), **settings)
+    settings: dict[str, Any] = {
+        "model": "gpt-5.5",
+        "api_key": KEY,
+        "max_retries": 0,
+        **http_clients(),
+        **fields,
+    }
+    return ChatOpenAI(base_url=server.base_url, use_responses_api=True, **settings)
 
 
 def socket_model(
     server: ResponsesServer, manager: ConnectionManager | None, **fields: Any
 ) -> ChatOpenAIWebSocket:
     """The model under test, over the socket unless told otherwise."""
-    settings: dict[str, Any] = {"model": "gpt-5.5", "max_retries": 0, "transport": "websocket", **fields}
-    return ChatOpenAIWebSocket(
-        base_url=server.base_url,
-        api_key=KEY,
-        manager=manager,
+    settings: dict[str, Any] = {
+        "model": "gpt-5.5",
+        "api_key": KEY,
+        "max_retries": 0,
         **http_clients(),
-        **settings,
-    )
+        **fields,
+    }
+    settings.setdefault("transport", "websocket")
+    return ChatOpenAIWebSocket(base_url=server.base_url, manager=manager, **settings)
 
 
 def run(model: Any, way: str, given: Any, **kwargs: Any) -> list[Any]:

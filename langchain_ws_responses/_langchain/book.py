@@ -158,7 +158,8 @@ class ChainBook:
         try:
             place = INDEX.place(thread_id)
             route = self.route() if place is None else None
-            if place is None and route is not None and route.manager is not None:
+            # A key is asked for at turns, where their callers are.
+            if place is None and route is not None and route.manager is not None and route.ask is None:
                 place = (route.manager, route.endpoint)
             if place is None or place[1] is None:
                 return

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import os
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing, closing
 from dataclasses import replace
@@ -18,7 +17,6 @@ from langchain_core.runnables import Runnable
 from langchain_openai import ChatOpenAI
 from pydantic import ConfigDict, Field, PrivateAttr, SecretStr, field_validator, model_validator
 
-from .._protocol.limits import Limits, RetryPolicy
 from .chunks import ChunkMaker, chunks_of_stream, chunks_of_stream_async
 from .client import TURN, AsyncClient, SyncClient
 from .compaction import compact_request, window_of
@@ -30,9 +28,10 @@ from .fields import (
     transport_from_environment,
     warn_of_call,
 )
+from .place import check_place, endpoint_of, route_of
 from .ready import awarm_up, remember, warm_up
 from .report import observed
-from .route import Route, clocks_for, same_fields, secret_for
+from .route import Route, same_fields
 from .tool_forms import in_form
 from .turn import Turn
 
@@ -41,8 +40,6 @@ __all__ = ["ChatOpenAIWebSocket"]
 Transport = Literal["auto", "websocket", "http"]
 # What nearly every conversation is made of; all else, and whatever can be made a message, goes to langchain-core.
 _MESSAGES = frozenset({AIMessage, HumanMessage, SystemMessage, ToolMessage})
-# Where langchain-openai takes the default of `stream_chunk_timeout` from.
-_CHUNK_ENV = "LANGCHAIN_OPENAI_STREAM_CHUNK_TIMEOUT_S"
 
 
 class ChatOpenAIWebSocket(ChatOpenAI):
@@ -61,7 +58,7 @@ class ChatOpenAIWebSocket(ChatOpenAI):
             whose leading system text changes.
         websocket_url: `ws(s)` URL to dial; derived from `base_url` if not given.
         chain_secret: Key of the links; derived from the API key if not given. Set it to share chains between workers
-            whose keys differ, or when the API key is a callable.
+            whose keys differ, or across the rotation of a key that a callable gives.
         on_ambiguous: When a socket dies after the send and before the answer: `"resend"` the full input once where
             that can do no harm, or `"raise"`.
 
@@ -96,7 +93,7 @@ class ChatOpenAIWebSocket(ChatOpenAI):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         # Here and not in a validator: pydantic would quote all arguments, the key among them.
-        self._check_route()
+        check_place(self)
 
     @model_validator(mode="before")
     @classmethod
@@ -130,44 +127,11 @@ class ChatOpenAIWebSocket(ChatOpenAI):
 
     # -- where turns go ----------------------------------------
 
-    def _base_url(self) -> str:
-        client = self.root_async_client or self.root_client
-        return str(
-            client.base_url if client is not None else self.openai_api_base or "https://api.openai.com/v1"
-        )
-
-    def _check_route(self) -> None:
-        """Builds the endpoint early, so that what cannot be used is found where it was written."""
-        key = self.openai_api_key
-        if self.transport != "http" and (callable(key) or isinstance(key, SecretStr)):
-            self._endpoint()
-        elif isinstance(key, SecretStr):
-            from .._transport.dial import endpoint_for
-
-            # Key and scheme alone are judged: HTTP libraries quote a key that they cannot send.
-            scheme = self._base_url().partition(":")[0]
-            endpoint_for(url=f"{scheme}://localhost", credential=key.get_secret_value())
-
     def _endpoint(self) -> Any:
-        from .._transport.dial import endpoint_for, websocket_url_for
-
-        client = self.root_async_client or self.root_client
-        key = self.openai_api_key
-        credential: Any = key.get_secret_value() if isinstance(key, SecretStr) else key
-        if credential is None:
-            credential = getattr(client, "api_key", "")
-        return endpoint_for(
-            url=self.websocket_url or websocket_url_for(self._base_url()),
-            credential=credential,
-            organization=self.openai_organization or getattr(client, "organization", None),
-            project=getattr(client, "project", None),
-            headers=self.default_headers,
-            query=self.default_query,
-            proxy=self.openai_proxy or None,
-        )
+        return endpoint_of(self)
 
     def _current_route(self) -> Route:
-        """Returns the route, made anew when a field that it depends on has changed."""
+        """Returns the route, made anew when a field that it depends on has changed. A turn has that of its key."""
         manager = self.manager
         if manager is None and self.transport != "http":
             from .._transport.manager import default_manager
@@ -194,38 +158,15 @@ class ChatOpenAIWebSocket(ChatOpenAI):
         # Read and written once each: pydantic looks private attributes up slowly.
         route = self._route
         if route is None or not same_fields(depends, self._route_of):
-            self._route, self._route_of = route, _ = self._make_route(manager), depends
+            self._route, self._route_of = route, _ = route_of(self, manager), depends
         return route
 
-    def _make_route(self, manager: Any) -> Route:
-        client = self.root_async_client or self.root_client
-        limits = manager.limits if manager is not None else Limits()
-        retry = manager.retry if manager is not None else RetryPolicy()
-        base = self._base_url().rstrip("/")
-        return Route(
-            endpoint=None if self.transport == "http" else self._endpoint(),
-            manager=manager,
-            transport=self.transport,
-            chain=self.chain,
-            system_mode=self.system_mode,
-            on_ambiguous=self.on_ambiguous,
-            clocks=clocks_for(
-                limits,
-                timeout=self.request_timeout,
-                stream_chunk_timeout=self.stream_chunk_timeout,
-                chunk_set="stream_chunk_timeout" in self.model_fields_set or _CHUNK_ENV in os.environ,
-            ),
-            max_attempts=retry.max_attempts if self.max_retries is None else self.max_retries + 1,
-            max_dials=None if self.max_retries is None else self.max_retries + 1,
-            retry=retry,
-            secret=secret_for(self.chain_secret, self.openai_api_key),
-            scope=(
-                base,
-                self.openai_organization or getattr(client, "organization", None),
-                getattr(client, "project", None),
-            ),
-            client=self.root_client,
-        )
+    def _asked_route(self) -> Route:
+        """Returns the route of one turn; a key callable is asked for it, as the openai client asks at each request."""
+        route = self._current_route()
+        if route.ask is not None:
+            self._ensure_sync_client_available()
+        return route.asked()
 
     # -- turns ----------------------------------------
 
@@ -249,11 +190,16 @@ class ChatOpenAIWebSocket(ChatOpenAI):
         return super().bind_tools(in_form(tools, kwargs, super().bind_tools), **kwargs)
 
     def _turn(
-        self, messages: list[BaseMessage], stop: list[str] | None, kwargs: Mapping[str, Any], *, stream: bool
+        self,
+        route: Route,
+        messages: list[BaseMessage],
+        stop: list[str] | None,
+        kwargs: Mapping[str, Any],
+        *,
+        stream: bool,
     ) -> Turn:
         given = {**kwargs, "stream": True} if stream else dict(kwargs)
         settings = super()._get_request_payload([], stop=stop, **given)
-        route = self._current_route()
         turn = Turn(route, messages, settings, wants_events=stream)
         over_socket = turn.kind == "websocket"
         if over_socket:
@@ -268,7 +214,7 @@ class ChatOpenAIWebSocket(ChatOpenAI):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        turn = self._turn(messages, stop, kwargs, stream=False)
+        turn = self._turn(self._asked_route(), messages, stop, kwargs, stream=False)
         with observed(turn, self._last, run_manager):
             result = super()._generate(messages, stop, run_manager, **{**kwargs, TURN: turn})
             _stamp(result, turn)
@@ -281,7 +227,8 @@ class ChatOpenAIWebSocket(ChatOpenAI):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        turn = self._turn(messages, stop, kwargs, stream=False)
+        route = await self._current_route().asked_async()
+        turn = self._turn(route, messages, stop, kwargs, stream=False)
         with observed(turn, self._last, run_manager):
             result = await super()._agenerate(messages, stop, run_manager, **{**kwargs, TURN: turn})
             _stamp(result, turn)
@@ -294,7 +241,7 @@ class ChatOpenAIWebSocket(ChatOpenAI):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        turn = self._turn(messages, stop, kwargs, stream=True)
+        turn = self._turn(self._asked_route(), messages, stop, kwargs, stream=True)
         self._ensure_sync_client_available()
         chunks = self._own_chunks(turn, kwargs, chunks_of_stream, self.root_client)
         if chunks is None:
@@ -313,7 +260,8 @@ class ChatOpenAIWebSocket(ChatOpenAI):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
-        turn = self._turn(messages, stop, kwargs, stream=True)
+        route = await self._current_route().asked_async()
+        turn = self._turn(route, messages, stop, kwargs, stream=True)
         chunks = self._own_chunks(turn, kwargs, chunks_of_stream_async, self.root_async_client)
         if chunks is None:
             # Around every wait langchain-openai puts `asyncio.wait_for`, which costs more than an event does and
@@ -345,19 +293,16 @@ class ChatOpenAIWebSocket(ChatOpenAI):
             ConfigurationError: The endpoint cannot be used.
             ManagerClosed: The manager is closed.
         """
-        route = self._current_route()
-        if route.manager is not None and route.endpoint is not None:
-            route.manager.preconnect(route.endpoint)
+        self._asked_route().preconnect()
 
     async def apreconnect(self) -> None:
         """Like `preconnect`."""
-        self.preconnect()
+        (await self._current_route().asked_async()).preconnect()
 
     @property
     def keeps_warm_up(self) -> bool:
         """Whether a warm-up can be continued from: the socket is used and the server is known to keep one."""
-        route = self._current_route()
-        return route.transport != "http" and route.chain != "off" and route.keeps_warm_up
+        return self._current_route().keeps_warm_up
 
     def warm_up(
         self, messages: LanguageModelInput | None = None, tools: Sequence[Any] | None = None, **kwargs: Any
@@ -379,17 +324,25 @@ class ChatOpenAIWebSocket(ChatOpenAI):
             ConfigurationError: The endpoint cannot be used.
             ManagerClosed: The manager is closed.
         """
-        self.preconnect()
-        read, settings = self._warm_up_request(messages, tools, kwargs)
-        return warm_up(self._current_route(), read, settings)
+        return self._warm_up(self._asked_route(), messages, tools, kwargs)
 
     async def awarm_up(
         self, messages: LanguageModelInput | None = None, tools: Sequence[Any] | None = None, **kwargs: Any
     ) -> bool:
         """Like `warm_up`."""
-        self.preconnect()
-        read, settings = self._warm_up_request(messages, tools, kwargs)
-        return await awarm_up(self._current_route(), read, settings)
+        route = await self._current_route().asked_async()
+        route.preconnect()
+        return await awarm_up(route, *self._warm_up_request(messages, tools, kwargs))
+
+    def _warm_up(
+        self,
+        route: Route,
+        messages: LanguageModelInput | None,
+        tools: Sequence[Any] | None,
+        kwargs: dict[str, Any],
+    ) -> bool:
+        route.preconnect()
+        return warm_up(route, *self._warm_up_request(messages, tools, kwargs))
 
     def _warm_up_request(
         self, messages: LanguageModelInput | None, tools: Sequence[Any] | None, kwargs: dict[str, Any]
@@ -413,21 +366,21 @@ class ChatOpenAIWebSocket(ChatOpenAI):
         Raises:
             openai.APIError: The provider refused or could not be reached.
         """
-        turn = self._compact_turn(messages, kwargs)
         if self.root_client is None:
             self._ensure_sync_client_available()
+        turn = self._compact_turn(self._asked_route(), messages, kwargs)
         output = self.root_client.compact(turn, compact_request)
         return window_of(turn.messages[: turn.history.head], output)
 
     async def acompact(self, messages: LanguageModelInput, **kwargs: Any) -> list[BaseMessage]:
         """Like `compact`."""
-        turn = self._compact_turn(messages, kwargs)
+        turn = self._compact_turn(await self._current_route().asked_async(), messages, kwargs)
         output = await self.root_async_client.compact(turn, compact_request)
         return window_of(turn.messages[: turn.history.head], output)
 
-    def _compact_turn(self, messages: LanguageModelInput, kwargs: dict[str, Any]) -> Turn:
+    def _compact_turn(self, route: Route, messages: LanguageModelInput, kwargs: dict[str, Any]) -> Turn:
         # Leading system text goes to `instructions`, so that it is not melted into the compaction item.
-        route = replace(self._current_route(), transport="http", system_mode="instructions")
+        route = replace(route, transport="http", system_mode="instructions")
         settings = super()._get_request_payload([], **kwargs)
         return Turn(route, self._convert_input(messages).to_messages(), settings, wants_events=False)
 

@@ -89,9 +89,15 @@ def _event(turn: Turn, frame: Frame) -> Any:
         raise turn.violation(exc) from None
 
 
+def _under_key(turn: Turn, inner: Any, **options: Any) -> Any:
+    """The openai client under the key that the turn was planned with, which it would else ask for once more."""
+    options |= turn.route.client_options
+    return inner.with_options(**options) if options else inner
+
+
 def _http(turn: Turn, inner: Any) -> Any:
     """The openai client for a turn over HTTP: without retries where a repeated turn could do harm."""
-    return inner if turn.may_repeat else inner.with_options(max_retries=0)
+    return _under_key(turn, inner) if turn.may_repeat else _under_key(turn, inner, max_retries=0)
 
 
 def _after_status_error(turn: Turn, error: openai.APIStatusError) -> bool:
@@ -315,7 +321,7 @@ class SyncClient:
         """Compacts the conversation of a turn; returns the items of the new window."""
         while True:
             try:
-                return self._inner.responses.compact(**request(turn)).output
+                return _under_key(turn, self._inner).responses.compact(**request(turn)).output
             except openai.APIStatusError as exc:
                 if not turn.resends_after(exc.code):
                     raise
@@ -390,7 +396,8 @@ class AsyncClient:
         """Compacts the conversation of a turn; returns the items of the new window."""
         while True:
             try:
-                return (await self._inner.responses.compact(**request(turn))).output
+                client = _under_key(turn, self._inner)
+                return (await client.responses.compact(**request(turn))).output
             except openai.APIStatusError as exc:
                 if not turn.resends_after(exc.code):
                     raise

@@ -8,6 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from contextvars import Context, copy_context
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,8 @@ from .origin import THREAD_KEY, Link
 
 if TYPE_CHECKING:
     from .route import Route
+
+    _Work = tuple[str, Link, Route, Context]
 
 __all__ = ["Deletions", "FailedDeletion", "deletable"]
 
@@ -81,7 +84,7 @@ class Deletions:
         self._routes = routes
         self._retry = retry or RetryPolicy()
         self._changed = threading.Condition()
-        self._queue: deque[tuple[str, Link, Route]] = deque()
+        self._queue: deque[_Work] = deque()
         self._failed: deque[FailedDeletion] = deque(maxlen=_MAX_FAILED)
         self._busy = 0
         self._workers = 0
@@ -119,14 +122,15 @@ class Deletions:
             links: From `deletable`. Each is sent only to where a model's key proves that it was made.
         """
         routes = self._routes()
-        work: list[tuple[str, Link, Route]] = []
+        work: list[_Work] = []
         for link in links:
             makers = [route for route in routes if _made_by(route, link)]
             route = next((route for route in makers if route.client is not None), None)
             if route is None:
                 self.fail(thread_id, link["id"], _NO_CLIENT if makers else _NO_MODEL)
             else:
-                work.append((thread_id, link, route))
+                # A key callable is asked in the context of whoever deletes the thread.
+                work.append((thread_id, link, route, copy_context()))
         with self._changed:
             self._queue.extend(work)
             while self._workers < min(_MAX_WORKERS, len(self._queue)):
@@ -149,9 +153,9 @@ class Deletions:
                 if not self._queue:
                     self._workers -= 1
                     return
-                thread_id, link, route = self._queue.popleft()
+                thread_id, link, route, context = self._queue.popleft()
                 self._busy += 1
-            error = self._delete(link["id"], route.client)
+            error = context.run(self._delete, link["id"], route)
             if error is not None:
                 self.fail(thread_id, link["id"], error)
             with self._changed:
@@ -159,7 +163,7 @@ class Deletions:
                 self.deleted += error is None
                 self._changed.notify_all()
 
-    def _delete(self, response_id: str, client: Any) -> str | None:
+    def _delete(self, response_id: str, route: Route) -> str | None:
         """Deletes one response; why it could not, or None."""
         from .._transport.retry import back_off
 
@@ -168,7 +172,8 @@ class Deletions:
             attempt += 1
             try:
                 # Retried here, so that one policy decides.
-                client.with_options(max_retries=0).responses.delete(response_id)
+                client = route.client.with_options(max_retries=0, **route.owner_options)
+                client.responses.delete(response_id)
             except Exception as exc:
                 status = getattr(exc, "status_code", None)
                 if status == _GONE:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from langchain_core.messages import SystemMessage
 
@@ -20,6 +20,9 @@ except ModuleNotFoundError as exc:  # pragma: no cover - `langchain` is in the t
         "WebSocketMiddleware needs the package langchain: pip install 'langchain>=1.2.11'", name=exc.name
     ) from exc
 
+if TYPE_CHECKING:
+    from .route import Route
+
 __all__ = ["WebSocketMiddleware"]
 
 logger = logging.getLogger("langchain_ws_responses")
@@ -30,7 +33,8 @@ class WebSocketMiddleware(AgentMiddleware[Any, Any, Any]):
 
     Before the agent runs, the connection is opened and, where the server is known to keep warm-ups, tools and system
     prompt are read in ahead of the first turn. While tools run, a lost connection is dialed anew and the history read
-    in again. Nothing of this is waited for, and nothing of it can fail the agent. With any other model it does nothing.
+    in again. Nothing of this is waited for but a key callable, which is asked before the agent runs too, and nothing of
+    it can fail the agent. With any other model it does nothing.
 
     Args:
         model: The agent's model, so that the very first run can be prepared too; learned from the first call otherwise.
@@ -59,30 +63,42 @@ class WebSocketMiddleware(AgentMiddleware[Any, Any, Any]):
 
     def before_agent(self, state: Any, runtime: Any) -> dict[str, Any] | None:
         """Opens the connection and reads in tools and system prompt, in the background."""
-        model, learned = self._model, self._learned
-        if model is None:
-            return None
         try:
-            model.preconnect()
-            fresh = not any(message.type == "ai" for message in messages_in(state))
-            if self._warm_up and learned is not None and fresh and model.keeps_warm_up:
-                threading.Thread(
-                    target=self._read_ahead, args=(model, *learned), name="ws-responses warm-up", daemon=True
-                ).start()
+            if self._model is not None:
+                self._get_ready(self._model, self._model._asked_route(), state)
         except Exception as exc:  # the first turn will tell it better
             logger.debug("getting ready for an agent failed: %s", type(exc).__name__)
         return None
 
     async def abefore_agent(self, state: Any, runtime: Any) -> dict[str, Any] | None:
         """Like `before_agent`."""
-        return self.before_agent(state, runtime)
+        try:
+            if self._model is not None:
+                route = await self._model._current_route().asked_async()
+                self._get_ready(self._model, route, state)
+        except Exception as exc:  # as above
+            logger.debug("getting ready for an agent failed: %s", type(exc).__name__)
+        return None
+
+    def _get_ready(self, model: ChatOpenAIWebSocket, route: Route, state: Any) -> None:
+        route.preconnect()
+        fresh = not any(message.type == "ai" for message in messages_in(state))
+        if self._warm_up and self._learned is not None and fresh and route.keeps_warm_up:
+            args = (model, route, *self._learned)
+            threading.Thread(
+                target=self._read_ahead, args=args, name="ws-responses warm-up", daemon=True
+            ).start()
 
     @staticmethod
     def _read_ahead(
-        model: ChatOpenAIWebSocket, tools: list[Any], system: SystemMessage | None, settings: dict[str, Any]
+        model: ChatOpenAIWebSocket,
+        route: Route,
+        tools: list[Any],
+        system: SystemMessage | None,
+        settings: dict[str, Any],
     ) -> None:
         try:
-            model.warm_up([system] if system is not None else [], tools or None, **settings)
+            model._warm_up(route, [system] if system is not None else [], tools or None, settings)
         except Exception as exc:  # as above
             logger.debug("the warm-up failed: %s", type(exc).__name__)
 

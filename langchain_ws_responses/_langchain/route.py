@@ -12,6 +12,7 @@ from pydantic import SecretStr
 
 from .._protocol.chain import ChainKey, History, loadable
 from .._protocol.limits import Limits, RetryPolicy
+from .keys import AskKey, asked, asked_async
 
 if TYPE_CHECKING:
     from .._transport.dial import Endpoint
@@ -19,9 +20,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Clocks", "Route", "clocks_for", "clocks_of", "same_fields", "secret_for"]
 
-# Stands in for a key that only a callable knows: links then hold within the process.
+# Stands in where there is no key, or none yet.
 _PROCESS_SECRET = secrets.token_bytes(32)
 _MAX_KEYS = 64
+# Keys of a callable whose routes are kept: each user may have one of their own, and each rotation gives another.
+_MAX_UNDER = 1024
 _MAX_PRIMED = 64
 _IGNORED_TWICE = 2
 
@@ -69,15 +72,11 @@ def clocks_of(timeout: Any) -> Clocks:
     return Clocks(seconds, seconds)
 
 
-def secret_for(chain_secret: SecretStr | None, api_key: Any) -> bytes:
+def secret_for(chain_secret: SecretStr | None, api_key: str | None) -> bytes:
     """Returns what keys the links: the user's secret, else the API key, else one of this process."""
     if chain_secret is not None:
         return b"user:" + chain_secret.get_secret_value().encode()
-    if isinstance(api_key, SecretStr):
-        return b"key:" + api_key.get_secret_value().strip().encode()
-    if isinstance(api_key, str) and api_key:
-        return b"key:" + api_key.strip().encode()
-    return _PROCESS_SECRET
+    return b"key:" + api_key.strip().encode() if api_key and api_key.strip() else _PROCESS_SECRET
 
 
 def same_fields(now: tuple[Any, ...], before: tuple[Any, ...]) -> bool:
@@ -103,11 +102,19 @@ class _Primed:
 
 
 @dataclass(eq=False)
+class _Learned:
+    """What turns have shown of a model's server, whatever their key."""
+
+    ignored: int = 0
+    generates_warm_ups: bool = False
+
+
+@dataclass(eq=False)
 class Route:
     """What every turn of one model has in common.
 
     Attributes:
-        endpoint: Where to dial; None with `transport="http"`.
+        endpoint: Where to dial; None with `transport="http"`. Where `ask` is set it has no key yet.
         manager: Owns the sockets; None with `transport="http"`.
         transport: `auto`, `websocket` or `http`.
         chain: `auto` or `off`.
@@ -120,8 +127,8 @@ class Route:
         secret: Keys the links.
         scope: What a link must not leave, the model apart.
         client: The openai client that stored responses are deleted with; None where the model has no sync one.
-        ignored: How often the server answered without continuing the response that it was told to.
-        generates_warm_ups: Whether the server was seen to generate where nothing was to be generated.
+        ask: Gives the key of each turn, whose route is then `asked()`; None where the key is fixed, or was asked for.
+        api_key: The key that was asked for.
     """
 
     endpoint: Endpoint | None
@@ -137,10 +144,92 @@ class Route:
     secret: bytes = field(repr=False)
     scope: tuple[str | None, ...] = field(repr=False)
     client: Any = field(default=None, repr=False)
-    ignored: int = 0
-    generates_warm_ups: bool = False
+    ask: AskKey | None = field(default=None, repr=False)
+    api_key: str | None = field(default=None, repr=False)
+    _learned: _Learned = field(default_factory=_Learned, repr=False)
+    _under: dict[str, Route] = field(default_factory=dict, repr=False)
     _primed: OrderedDict[tuple[str, str], _Primed] = field(default_factory=OrderedDict, repr=False)
     _keys: dict[str, ChainKey] = field(default_factory=dict, repr=False)
+
+    # -- under which key ----------------------------------------
+
+    def asked(self) -> Route:
+        """Returns the route of one turn of a sync caller, which asks for its key; see `keys.asked`."""
+        return self if self.ask is None else self.under(asked(self.ask))
+
+    async def asked_async(self) -> Route:
+        """Like `asked`, for an async caller."""
+        return self if self.ask is None else self.under(await asked_async(self.ask))
+
+    def under(self, key: object) -> Route:
+        """Returns the route of turns under a key: neither sockets nor links are shared with another one.
+
+        Raises:
+            ConfigurationError: Nobody can send such a key.
+        """
+        known = self._under.get(key) if isinstance(key, str) else None
+        return known if known is not None else self._made_under(key)
+
+    def _made_under(self, key: object) -> Route:
+        from .._transport.endpoint import checked_key
+
+        text = checked_key(key)
+        route = replace(
+            self,
+            endpoint=None if self.endpoint is None else self.endpoint.under(text),
+            secret=secret_for(None, text) if self.secret is _PROCESS_SECRET else self.secret,
+            ask=None,
+            api_key=text,
+            _under={},
+            _primed=OrderedDict(),
+            _keys={},
+        )
+        if len(self._under) >= _MAX_UNDER:
+            for oldest in list(self._under)[: _MAX_UNDER // 2]:
+                self._under.pop(oldest, None)
+        return self._under.setdefault(str(key), route)
+
+    @property
+    def client_options(self) -> dict[str, Any]:
+        """What the openai client must be told to send a turn's request under the key that was asked for."""
+        return {} if self.api_key is None else {"api_key": self.api_key}
+
+    @property
+    def owner_options(self) -> dict[str, Any]:
+        """The same for what a link names later: who shares links between keys may use any, so a fresh one."""
+        return self.client_options if self.secret.startswith(b"key:") else {}
+
+    def preconnect(self) -> None:
+        """Starts to open the connection and returns at once.
+
+        Raises:
+            ConfigurationError: The endpoint cannot be used.
+            ManagerClosed: The manager is closed.
+        """
+        if self.manager is not None and self.endpoint is not None:
+            self.manager.preconnect(self.endpoint)
+
+    # -- what was learned ----------------------------------------
+
+    @property
+    def ignored(self) -> int:
+        """How often the server answered without continuing the response that it was told to."""
+        return self._learned.ignored
+
+    @ignored.setter
+    def ignored(self, times: int) -> None:
+        self._learned.ignored = times
+
+    @property
+    def generates_warm_ups(self) -> bool:
+        """Whether the server was seen to generate where nothing was to be generated."""
+        return self._learned.generates_warm_ups
+
+    @generates_warm_ups.setter
+    def generates_warm_ups(self, seen: bool) -> None:
+        self._learned.generates_warm_ups = seen
+
+    # -- links ----------------------------------------
 
     def key(self, model: str) -> ChainKey:
         """Returns what makes and checks the links of one model."""
@@ -154,7 +243,7 @@ class Route:
     @property
     def keeps_warm_up(self) -> bool:
         """Whether the server is known to keep the input of a warm-up: some gateways throw it away."""
-        if self.manager is None or self.endpoint is None or self.generates_warm_ups:
+        if self.manager is None or self.endpoint is None or self.chain == "off" or self.generates_warm_ups:
             return False
         return self.manager.profile_of(self.endpoint).keeps_warm_up
 

@@ -6,7 +6,6 @@ Nothing here lets a header, key or proxy password reach a log or an exception.
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
 import os
 import re
@@ -35,7 +34,6 @@ from .._types import CERTIFICATE_ERROR, PROXY_ERROR, Failure, FailureKind, Phase
 from .._version import __version__
 from ..errors import ConfigurationError
 from .endpoint import (
-    Credential,
     Endpoint,
     bearer,
     check_headers,
@@ -49,7 +47,6 @@ from .retry import Failed
 from .tunnel import TunnelRefused, open_tunnel
 
 __all__ = [
-    "Credential",
     "Endpoint",
     "Socket",
     "check_headers",
@@ -149,32 +146,10 @@ def default_ssl_context() -> ssl.SSLContext:
     return context
 
 
-async def _resolve(credential: Credential, seconds: float | None) -> str:
-    """Asks for the key; a callable that blocks does so on another thread."""
-    if not callable(credential):
-        return bearer(credential)
-    call = credential
-
-    async def ask() -> object:
-        if inspect.iscoroutinefunction(call):
-            return await call()
-        value = await asyncio.to_thread(call)
-        return await value if inspect.isawaitable(value) else value
-
-    try:
-        key = await asyncio.wait_for(ask(), seconds)
-    except (TimeoutError, asyncio.TimeoutError):
-        message = "The API key callable gave no key in time."
-        raise Failed(Failure(FailureKind.DIAL_TIMEOUT, message=message)) from None
-    except Exception as exc:
-        raise ConfigurationError(f"The API key callable raised {type(exc).__name__}.") from None
-    return bearer(key)
-
-
-async def _headers(endpoint: Endpoint, seconds: float | None) -> list[tuple[str, str]]:
+def _headers(endpoint: Endpoint) -> list[tuple[str, str]]:
     headers = list(endpoint.headers)
-    if not any(name.lower() == "authorization" for name, _ in headers):
-        headers.append(("Authorization", await _resolve(endpoint.credential, seconds)))
+    if not endpoint.authorized:
+        headers.append(("Authorization", bearer(endpoint.credential)))
     return headers
 
 
@@ -239,7 +214,7 @@ async def _dial(
     def left() -> float | None:
         return None if deadline is None else max(0.001, deadline - loop.time())
 
-    headers = await _headers(endpoint, seconds)
+    headers = _headers(endpoint)
     through = _proxy_of(endpoint, proxy, allow_insecure)
     options = await _tls(endpoint, through, ssl_context)
     if through is not None and through.scheme == "http":

@@ -10,8 +10,8 @@ import hmac
 import ipaddress
 import re
 import secrets
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 from urllib.parse import SplitResult, urlencode, urlsplit, urlunsplit
@@ -19,9 +19,7 @@ from urllib.parse import SplitResult, urlencode, urlsplit, urlunsplit
 from .._protocol.limits import Profile, profile_for
 from ..errors import ConfigurationError
 
-__all__ = ["Credential", "Endpoint", "bearer", "check_headers", "endpoint_for", "websocket_url_for"]
-
-Credential = str | Callable[[], str | Awaitable[str]]
+__all__ = ["Endpoint", "bearer", "check_headers", "checked_key", "endpoint_for", "websocket_url_for"]
 
 _SALT = secrets.token_bytes(16)
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
@@ -54,13 +52,16 @@ class Endpoint:
         label: The URL without query and user info: what may be shown.
         profile: What is known about the server.
         key: Identifies the endpoint, its credentials, headers, TLS and proxy.
+        credential: The API key; None where it is asked for at each turn, see `under`.
+        headers: Header fields of the handshake.
+        proxy: Proxy URL; None uses the environment's.
     """
 
     url: str = field(repr=False)
     label: str
     profile: Profile = field(repr=False)
     key: str = field(repr=False)
-    credential: Credential = field(repr=False)
+    credential: str | None = field(repr=False)
     headers: tuple[tuple[str, str], ...] = field(repr=False)
     proxy: str | None = field(default=None, repr=False)
 
@@ -68,6 +69,21 @@ class Endpoint:
     def host(self) -> str:
         """The host name, in lower case."""
         return urlsplit(self.url).hostname or ""
+
+    @cached_property
+    def authorized(self) -> bool:
+        """Whether its header fields have an `Authorization` of their own: the key is then not sent."""
+        return any(name.lower() == "authorization" for name, _ in self.headers)
+
+    def under(self, credential: str) -> Endpoint:
+        """Returns the same place with the key that was asked for; two keys never share a socket.
+
+        Raises:
+            ConfigurationError: Nobody can send such a key.
+        """
+        identity = _identity(credential, authorized=self.authorized)
+        key = _key_of(self.url, identity, self.headers, self.proxy)
+        return replace(self, credential=credential, key=key)
 
     @property
     def secure(self) -> bool:
@@ -173,8 +189,8 @@ def check_headers(headers: Mapping[Any, Any] | None) -> tuple[tuple[str, str], .
     return tuple(checked)
 
 
-def bearer(key: object) -> str:
-    """Makes the value of `Authorization`.
+def checked_key(key: object) -> str:
+    """Returns an API key as it can be sent.
 
     Raises:
         ConfigurationError: There is no key, or it holds what no key has; the message does not quote it.
@@ -186,24 +202,34 @@ def bearer(key: object) -> str:
         raise ConfigurationError(
             "The API key holds a line break, a space or another character that no key has. Check how it was copied."
         ) from None
-    return f"Bearer {key}"
+    return key
 
 
-def _identity(credential: Credential) -> str:
-    """Tells credentials apart; the endpoint keeps a callable alive, so its id is nobody else's."""
-    if not callable(credential):
-        return "key:" + bearer(credential)
-    # `provider.token` is a new object at each look-up, but the same credential.
-    owner, function = getattr(credential, "__self__", None), getattr(credential, "__func__", None)
-    if owner is not None and function is not None:
-        return f"method:{id(owner)}:{id(function)}"
-    return f"callable:{id(credential)}"
+def bearer(key: object) -> str:
+    """Makes the value of `Authorization`.
+
+    Raises:
+        ConfigurationError: As `checked_key`.
+    """
+    return f"Bearer {checked_key(key)}"
+
+
+def _identity(credential: str | None, *, authorized: bool) -> str:
+    if authorized:
+        return "header"
+    return "asked" if credential is None else "key:" + bearer(credential)
+
+
+def _key_of(url: str, identity: str, headers: tuple[tuple[str, str], ...], proxy: str | None) -> str:
+    """Tells endpoints apart without showing what they hold."""
+    material = repr((url, identity, sorted(headers), proxy)).encode()
+    return hmac.new(_SALT, material, hashlib.sha256).hexdigest()
 
 
 def endpoint_for(
     *,
     url: str,
-    credential: Credential,
+    credential: str | None,
     organization: str | None = None,
     project: str | None = None,
     headers: Mapping[str, Any] | None = None,
@@ -214,7 +240,7 @@ def endpoint_for(
 
     Args:
         url: The `ws(s)` URL (`http(s)` is taken as such).
-        credential: The API key, or a callable that returns one or an awaitable of one; called at each dial.
+        credential: The API key; None where it is asked for at each turn: `Endpoint.under` then adds it.
         organization: For `OpenAI-Organization`.
         project: For `OpenAI-Project`.
         headers: Further header fields; one set per socket.
@@ -233,14 +259,11 @@ def endpoint_for(
     fields = {name: value for name, value in fields.items() if name.lower() not in overridden}
     checked = check_headers({**fields, **own})
     authorized = any(name.lower() == "authorization" for name, _ in checked)
-    # A callable may give another key each time: then it is the callable itself that tells tenants apart.
-    identity = "header" if authorized else _identity(credential)
-    material = repr((address, identity, sorted(checked), proxy)).encode()
     return Endpoint(
         url=address,
         label=urlunsplit((_SCHEMES[parts.scheme], parts.netloc, parts.path, "", "")),
         profile=profile_for(parts.hostname or ""),
-        key=hmac.new(_SALT, material, hashlib.sha256).hexdigest(),
+        key=_key_of(address, _identity(credential, authorized=authorized), checked, proxy),
         credential=credential,
         headers=checked,
         proxy=proxy,

@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 
 class _LookUps(ThreadPoolExecutor):
-    """Runs what blocks (name resolution, key callables) in a thread each that never holds up the process's exit.
+    """Runs what blocks (name resolution) in a thread each that never holds up the process's exit.
 
     The standard executor's threads are joined at exit, for as long as a resolver takes to give up. The base class
     is only there because event loops insist on it.

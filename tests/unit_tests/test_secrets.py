@@ -35,6 +35,7 @@ from transport_kit import deaf, on_io, read_head
 
 from langchain_ws_responses import ChatOpenAIWebSocket, Limits, errors, failure_of
 from langchain_ws_responses._transport.retry import set_testing
+from langchain_ws_responses.errors import ConfigurationError
 from langchain_ws_responses.testing import drop, error, hold, raw, text
 
 
@@ -79,6 +80,10 @@ def refused(status: str) -> Callable[[Stage], ChatOpenAIWebSocket]:
 
 def closed_port(stage: Stage) -> ChatOpenAIWebSocket:
     return model_of("http://127.0.0.1:1/v1", stage.manage(1))
+
+
+def readable_by_others(stage: Stage) -> ChatOpenAIWebSocket:
+    return model_of("http://host.invalid/v1", stage.manage(1))
 
 
 def deaf_server(stage: Stage) -> ChatOpenAIWebSocket:
@@ -149,19 +154,9 @@ def leaking_event(status: int, code: str) -> Any:
     return error(status=status, code=code, message="It went wrong.", headers=headers)
 
 
-def key_callable(give: Callable[[], Any]) -> Callable[[Stage], ChatOpenAIWebSocket]:
-    return lambda stage: stage.model(stage.serve(), api_key=give)
-
-
-def _raise() -> str:
-    raise ValueError(canary("key"))
-
-
 BROKEN_FRAME = raw(['{"type":"response.created","response":{"id":"' + canary("answer") + '",,}}'])
 FAULTS: dict[str, tuple[Callable[[Stage], ChatOpenAIWebSocket], str]] = {
-    "callable raises": (key_callable(_raise), "ConfigurationError"),
-    "callable gives a bad key": (key_callable(lambda: canary("key") + "\r\nX: 1"), "ConfigurationError"),
-    "callable gives no text": (key_callable(lambda: [canary("key")]), "ConfigurationError"),
+    "a key in the clear": (readable_by_others, "ConfigurationError"),
     "302": (refused("302"), "HandshakeRejected"),
     "400": (refused("400"), "HandshakeRejectedBadRequest"),
     "401": (refused("401"), "HandshakeRejectedAuthentication"),
@@ -229,6 +224,22 @@ def call(model: Any, way: str, config: Any) -> None:
             pass
 
     asyncio.run(stream())
+
+
+@pytest.mark.parametrize("way", ["invoke", "astream"])
+@pytest.mark.parametrize("key", [canary("key") + "\r\nX: 1", [canary("key")]], ids=["line break", "no text"])
+def test_a_key_that_a_callable_gives_is_not_shown_when_it_is_refused(
+    stage: Stage, key: Any, way: str
+) -> None:
+    callbacks, tracer = Callbacks(), Tracer()
+    with all_logs() as logs:
+        model = stage.model(stage.serve(), api_key=lambda: key)
+        with pytest.raises(ConfigurationError) as raised:
+            call(model, way, {"callbacks": [callbacks, tracer, *stage.callbacks]})
+    shown = shown_by(raised.value) + logs.but() + callbacks.text + tracer.frame + repr(model) + dumps(model)
+    assert (seen_in(shown), seen_in(pickles_of(raised.value))) == (set(), set())
+    assert stage.seen() == {}
+    assert callbacks.errors
 
 
 @pytest.mark.parametrize("way", ["invoke", "astream"])

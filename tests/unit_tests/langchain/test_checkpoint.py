@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import threading
+from contextvars import ContextVar, copy_context
 from typing import TYPE_CHECKING, Any
 
 import openai
@@ -112,9 +113,10 @@ class Route:
 
     manager = None
     endpoint = None
+    ask = None
 
-    def __init__(self, client: Any = None) -> None:
-        self.client = client
+    def __init__(self, client: Any = None, **owner_options: Any) -> None:
+        self.client, self.owner_options = client, owner_options
 
     def key(self, model: str) -> ChainKey:
         return KEY
@@ -828,6 +830,38 @@ def test_model_with_a_client_is_preferred_to_one_without() -> None:
     work.submit(THREAD, [own("x")])
     assert work.wait(10)
     assert client.asked == ["resp_x"]
+
+
+def test_response_is_deleted_under_its_own_key_and_in_the_context_of_who_deletes() -> None:
+    user: ContextVar[str] = ContextVar("user")
+    seen: list[str] = []
+
+    class Asking(Client):
+        def delete(self, response_id: str) -> None:
+            seen.append(user.get("nobody"))
+
+    client = Asking()
+    route: Any = Route(client, api_key="sk-1")
+    work = Deletions(lambda: [route])
+    for name in ("alice", "bob"):
+        copy_context().run(lambda name=name: (user.set(name), work.submit(THREAD, [own(name)])))
+        assert work.wait(10)
+    assert seen == ["alice", "bob"]
+    assert client.options == {"max_retries": 0, "api_key": "sk-1"}
+
+
+def test_key_is_not_asked_for_when_a_thread_is_loaded() -> None:
+    def never() -> str:
+        raise AssertionError("there is no turn")
+
+    with ConnectionManager() as manager:
+        model = ChatOpenAIWebSocket(
+            model="m", api_key=never, base_url="http://127.0.0.1:9/v1", manager=manager, transport="websocket"
+        )
+        saver = ChainSaver(InMemorySaver(), model=model)
+        put(saver, 1)
+        assert saver.get_tuple(config(run=True)) is not None
+        assert manager.stats().dials == 0
 
 
 def test_only_own_stored_responses_are_deletable_and_each_once() -> None:

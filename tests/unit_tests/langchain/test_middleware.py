@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import sys
+from contextvars import ContextVar, copy_context
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -142,11 +143,26 @@ def test_a_warm_up_that_breaks_stays_in_its_thread(world: World, monkeypatch: py
 
     middleware = WebSocketMiddleware()
     create_agent(model, [add], middleware=[middleware]).invoke(NEW)
-    monkeypatch.setattr(type(model), "warm_up", breaks)
+    monkeypatch.setattr(type(model), "_warm_up", breaks)
     _before(middleware, "sync")
     join_threads()
     # An exception that left the thread would fail this test through pytest's own hook.
     assert broken == ["here"]
+
+
+@pytest.mark.parametrize("way", ["sync", "async"])
+def test_gets_ready_under_the_key_of_whoever_starts_the_agent(world: World, way: str) -> None:
+    user: ContextVar[str] = ContextVar("user")
+    middleware = WebSocketMiddleware()
+
+    def run(name: str, work: Any, *args: Any) -> None:
+        copy_context().run(lambda: (user.set(name), work(*args)))
+
+    agent = create_agent(world.model(api_key=user.get), [add], middleware=[middleware])
+    run("alice", agent.invoke, NEW)
+    run("bob", _before, middleware, way)
+    (warm_up,) = _warm_ups(world)
+    assert warm_up.headers["authorization"] == "Bearer bob"
 
 
 def test_learns_from_the_text_of_a_prompt_where_there_is_no_message(world: World) -> None:

@@ -12,6 +12,7 @@ from pydantic import SecretStr
 from langchain_ws_responses import ChatOpenAIWebSocket, Limits
 from langchain_ws_responses._langchain.route import (
     Clocks,
+    Route,
     clocks_for,
     clocks_of,
     secret_for,
@@ -49,15 +50,15 @@ def test_no_timeout_for_a_call_means_no_limit() -> None:
 
 def test_secret_comes_from_the_user_then_the_key_then_the_process() -> None:
     secrets = [
-        secret_for(SecretStr("s"), SecretStr("k")),
-        secret_for(None, SecretStr("k")),
+        secret_for(SecretStr("s"), "k"),
+        secret_for(None, "k"),
         secret_for(SecretStr("k"), None),
-        secret_for(None, lambda: "k"),
+        secret_for(None, ""),
     ]
     assert len(set(secrets)) == 4
-    assert secret_for(SecretStr("s"), SecretStr("other")) == secrets[0]
-    assert secret_for(None, SecretStr("k\n")) == secrets[1]
-    assert secret_for(None, lambda: "other") == secrets[3]
+    assert secret_for(SecretStr("s"), "other") == secrets[0]
+    assert secret_for(None, "k\n") == secrets[1]
+    assert secret_for(None, None) == secret_for(None, " ") == secrets[3]
 
 
 def model(**fields: Any) -> ChatOpenAIWebSocket:
@@ -123,6 +124,62 @@ def test_repr_of_a_route_holds_no_secret() -> None:
     told = repr(made._current_route())
     assert "s3cret" not in told
     assert "sk-very-own" not in told
+    asked = model(api_key=lambda: "sk-very-own")._current_route().asked()
+    assert asked.api_key == "sk-very-own"
+    assert "sk-very-own" not in repr(asked)
+
+
+def print_under(route: Route) -> str:
+    """The fingerprint of the same message under the key of a route."""
+    return route.key("m").fingerprint([b"x"])
+
+
+def test_route_under_a_key_is_kept_and_shares_no_socket_and_no_link_with_another_one() -> None:
+    base = model(api_key=lambda: "unused")._current_route()
+    one, other = base.under("sk-1"), base.under("sk-2")
+    assert base.under("sk-1") is one
+    assert one.endpoint is not None
+    assert other.endpoint is not None
+    assert one.endpoint.key != other.endpoint.key
+    assert print_under(one) != print_under(other)
+    assert print_under(one) == print_under(model(api_key="sk-1")._current_route())
+    # Who was not asked has made no link, and nobody can make one in its name.
+    nobody = ChainKey(b"", [*base.scope, "m"]).fingerprint([b"x"])
+    assert print_under(base) not in (print_under(one), print_under(other), nobody)
+
+
+def test_routes_under_keys_that_were_replaced_do_not_pile_up() -> None:
+    base = model(api_key=lambda: "unused")._current_route()
+    newest = [base.under(f"sk-{number}") for number in range(3000)][-1]
+    assert base.under("sk-2999") is newest
+    assert len(base._under) <= 1024
+
+
+def test_what_was_learned_of_a_server_holds_under_every_key() -> None:
+    base = model(api_key=lambda: "unused")._current_route()
+    base.under("sk-1").ignored += 2
+    base.under("sk-1").generates_warm_ups = True
+    assert not base.under("sk-2").continues
+    assert not base.under("sk-2").keeps_warm_up
+    assert model()._current_route().continues
+
+
+@pytest.mark.parametrize(("secret", "options"), [(None, {"api_key": "sk-1"}), ("shared", {})])
+def test_what_a_key_made_is_deleted_under_it_unless_links_are_shared(
+    secret: str | None, options: Any
+) -> None:
+    route = model(api_key=lambda: "unused", chain_secret=secret)._current_route().under("sk-1")
+    assert route.owner_options == options
+    assert route.client_options == {"api_key": "sk-1"}
+    assert model(chain_secret=secret)._current_route().owner_options == {}
+
+
+def test_links_do_not_leave_an_authorization_header_of_the_user() -> None:
+    def print_of(**headers: Any) -> str:
+        return print_under(model(default_headers=headers)._current_route())
+
+    assert len({print_of(), print_of(Authorization="a"), print_of(authorization="b")}) == 3
+    assert print_of(Authorization="a") == print_of(authorization="a")
 
 
 def test_route_of_a_model_for_http_needs_neither_manager_nor_endpoint() -> None:

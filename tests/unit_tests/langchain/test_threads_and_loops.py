@@ -13,6 +13,8 @@ from langchain_core.messages import HumanMessage, SystemMessage
 from pairs import in_threads, socket_model
 
 from langchain_ws_responses import ChatOpenAIWebSocket, ConnectionManager
+from langchain_ws_responses._transport import pool
+from langchain_ws_responses._transport.dial import dial
 from langchain_ws_responses.testing import ResponsesServer, hold, text
 
 if TYPE_CHECKING:
@@ -211,18 +213,27 @@ async def test_cancelled_call_leaves_its_lane_draining(manager: ConnectionManage
         await asyncio.to_thread(check_next_turn, server, model, gate)
 
 
-async def test_cancelled_call_that_still_waits_for_a_connection_sends_nothing() -> None:
+@pytest.mark.parametrize("what", ["its key", "a connection"])
+async def test_cancelled_call_that_still_waits_sends_nothing(
+    what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     gate, asked = threading.Event(), threading.Event()
 
     def key() -> str:
-        asked.set()
-        gate.wait(10)
+        if what == "its key":
+            asked.set()
+            gate.wait(10)
         return "sk-late"
 
+    async def slow_dial(*args: Any, **options: Any) -> Any:
+        if what == "a connection":
+            asked.set()
+            await asyncio.to_thread(gate.wait, 10)
+        return await dial(*args, **options)
+
+    monkeypatch.setattr(pool, "dial", slow_dial)
     with ConnectionManager() as manager, ResponsesServer() as server:
-        model = ChatOpenAIWebSocket(
-            model="gpt-5.5", base_url=server.base_url, api_key=key, manager=manager, transport="websocket"
-        )
+        model = socket_model(server, manager, api_key=key)
         task = asyncio.create_task(model.ainvoke("Hello"))
         await asyncio.to_thread(asked.wait, 10)
         task.cancel()

@@ -313,38 +313,6 @@ def test_workers_with_different_keys_share_chains_through_a_secret(
     ]
 
 
-def test_callable_key_is_asked_at_each_dial(manager: ConnectionManager) -> None:
-    keys = iter(["k1", "k2"])
-    with ResponsesServer(answer=lambda _: "Fine.") as server:
-        model = ChatOpenAIWebSocket(
-            model="gpt-5.5",
-            base_url=server.base_url,
-            manager=manager,
-            transport="websocket",
-            api_key=lambda: next(keys),
-        )
-        first = model.invoke("First?")
-        model.invoke([HumanMessage("First?"), first, HumanMessage("Second?")])
-        assert server.requests[1].is_delta
-        manager.drain()
-        model.invoke("Third?")
-        assert [c.headers["authorization"] for c in server.connections] == ["Bearer k1", "Bearer k2"]
-
-
-async def test_async_callable_key_serves_async_calls(manager: ConnectionManager) -> None:
-    async def key() -> str:
-        return "k1"
-
-    with ResponsesServer(answer=lambda _: "Fine.") as server:
-        model = ChatOpenAIWebSocket(
-            model="gpt-5.5", base_url=server.base_url, manager=manager, transport="websocket", api_key=key
-        )
-        assert (await model.ainvoke("Hello")).text == "Fine."
-        assert server.connections[0].headers["authorization"] == "Bearer k1"
-        with pytest.raises(ValueError, match="Sync client is not available"):
-            model.invoke("Hello")
-
-
 # -- with_websocket ----------------------------------------
 
 

@@ -7,7 +7,6 @@ import json
 import logging
 import socket
 import ssl
-import threading
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -101,101 +100,28 @@ def test_the_server_sees_the_credentials_and_header_fields() -> None:
     assert "origin" not in seen
 
 
-def test_an_own_authorization_header_is_sent_alone_and_the_key_is_not_asked_for() -> None:
-    def never() -> str:
-        raise AssertionError("asked for a key that is not used")
-
+def test_an_own_authorization_header_is_sent_alone() -> None:
     with websocket_server() as server:
-        asyncio.run(open_and_close(endpoint_of(server, never, headers={"authorization": "Custom abc"})))
+        asyncio.run(open_and_close(endpoint_of(server, headers={"authorization": "Custom abc"})))
         [request] = server.requests
     assert request.headers.get_all("Authorization") == ["Custom abc"]
 
 
-async def _async_key() -> str:
-    await asyncio.sleep(0)
-    return "sk-async\n"
-
-
-class _AsyncCallable:
-    async def __call__(self) -> str:
-        return "sk-async"
-
-
-def _blocking_key() -> str:
-    assert threading.current_thread() is not threading.main_thread(), "it would block the I/O thread"
-    return "sk-sync"
-
-
-@pytest.mark.parametrize(
-    ("credential", "sent"),
-    [
-        ("sk-plain\n", "sk-plain"),
-        (_async_key, "sk-async"),
-        (_AsyncCallable(), "sk-async"),
-        (_blocking_key, "sk-sync"),
-    ],
-)
-def test_a_key_may_be_a_callable_of_any_kind(credential: Any, sent: str) -> None:
-    with ResponsesServer(api_key=sent) as server:
-        asyncio.run(open_and_close(endpoint_of(server, credential)))
-        assert [shake.status for shake in server.handshakes] == [101]
-
-
-def test_a_callable_is_asked_at_each_dial() -> None:
-    keys = iter(["sk-1", "sk-2", "sk-3"])
+def test_a_key_that_was_asked_for_is_sent() -> None:
     with ResponsesServer() as server:
-        endpoint = endpoint_of(server, lambda: next(keys))
-        for _ in range(3):
-            asyncio.run(open_and_close(endpoint))
+        unasked = endpoint_of(server, None)
+        for key in ("sk-1", "sk-2\n"):
+            asyncio.run(open_and_close(unasked.under(key)))
         sent = [shake.headers["authorization"] for shake in server.handshakes]
-    assert sent == ["Bearer sk-1", "Bearer sk-2", "Bearer sk-3"]
+    assert sent == ["Bearer sk-1", "Bearer sk-2"]
 
 
-@pytest.mark.parametrize(
-    ("returned", "says"),
-    [
-        (ValueError(CANARY), "The API key callable raised ValueError"),
-        (None, "No API key"),
-        ("", "No API key"),
-        (f"sk\n{CANARY}", "Check how it was copied"),
-        (b"sk", "No API key"),
-    ],
-)
-def test_a_callable_without_a_key_is_a_configuration_error(returned: Any, says: str) -> None:
-    def key() -> Any:
-        if isinstance(returned, Exception):
-            raise returned
-        return returned
-
+def test_without_a_key_nothing_is_dialed() -> None:
     with ResponsesServer() as server:
-        failure = failing(endpoint_of(server, key))
+        failure = failing(endpoint_of(server, None))
         assert server.handshakes == []
     assert failure.kind is FailureKind.CONFIGURATION
-    assert says in failure.message
-
-
-@pytest.mark.parametrize("kind", ["blocking", "async"])
-def test_a_callable_that_hangs_is_a_timeout(kind: str) -> None:
-    release = threading.Event()
-
-    def block() -> str:
-        release.wait(10)
-        return "late"
-
-    async def wait() -> str:
-        await asyncio.Event().wait()
-        return "never"
-
-    with ResponsesServer() as server:
-        endpoint = endpoint_of(server, block if kind == "blocking" else wait)
-
-        async def attempt() -> Failure:
-            with pytest.raises(Failed) as caught:
-                await open_and_close(endpoint, limits=Limits(connect_timeout=0.05))
-            release.set()
-            return caught.value.failure
-
-        assert asyncio.run(attempt()).kind is FailureKind.DIAL_TIMEOUT
+    assert "No API key" in failure.message
 
 
 # -- refusals

@@ -1,0 +1,124 @@
+"""Where the turns of a model go, found out from its fields."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from pydantic import SecretStr
+
+from .._protocol.limits import Limits, RetryPolicy
+from .route import Route, clocks_for, secret_for
+
+if TYPE_CHECKING:
+    from .._transport.endpoint import Endpoint
+
+__all__ = ["check_place", "endpoint_of", "route_of"]
+
+# Where langchain-openai takes the default of `stream_chunk_timeout` from.
+_CHUNK_ENV = "LANGCHAIN_OPENAI_STREAM_CHUNK_TIMEOUT_S"
+
+
+def _client(model: Any) -> Any:
+    return model.root_async_client or model.root_client
+
+
+def _base_url(model: Any) -> str:
+    client = _client(model)
+    return str(
+        client.base_url if client is not None else model.openai_api_base or "https://api.openai.com/v1"
+    )
+
+
+def _fixed_key(model: Any) -> str | None:
+    """The key, if it is no callable."""
+    key = model.openai_api_key
+    if callable(key):
+        return None
+    return key.get_secret_value() if isinstance(key, SecretStr) else getattr(_client(model), "api_key", "")
+
+
+def _authorization(headers: Mapping[str, Any] | None) -> str | None:
+    """An `Authorization` of the user's own, which is sent in the place of the key."""
+    found = [value for name, value in (headers or {}).items() if str(name).lower() == "authorization"]
+    return found[-1] if found and isinstance(found[-1], str) else None
+
+
+def endpoint_of(model: Any) -> Endpoint:
+    """Returns what a model's socket is dialed with.
+
+    Raises:
+        ConfigurationError: Something in it cannot be used.
+    """
+    from .._transport.endpoint import endpoint_for, websocket_url_for
+
+    client = _client(model)
+    return endpoint_for(
+        url=model.websocket_url or websocket_url_for(_base_url(model)),
+        credential=_fixed_key(model),
+        organization=model.openai_organization or getattr(client, "organization", None),
+        project=getattr(client, "project", None),
+        headers=model.default_headers,
+        query=model.default_query,
+        proxy=model.openai_proxy or None,
+    )
+
+
+def check_place(model: Any) -> None:
+    """Builds the endpoint early, so that what cannot be used is found where it was written.
+
+    Raises:
+        ConfigurationError: Something in it cannot be used.
+    """
+    key = model.openai_api_key
+    if model.transport != "http" and (callable(key) or isinstance(key, SecretStr)):
+        endpoint_of(model)
+    elif isinstance(key, SecretStr):
+        from .._transport.endpoint import endpoint_for
+
+        # Key and scheme alone are judged: HTTP libraries quote a key that they cannot send.
+        scheme = _base_url(model).partition(":")[0]
+        endpoint_for(url=f"{scheme}://localhost", credential=key.get_secret_value())
+
+
+def route_of(model: Any, manager: Any) -> Route:
+    """Makes the route of a model.
+
+    Args:
+        model: The model.
+        manager: Owns its sockets; None with `transport="http"`.
+
+    Raises:
+        ConfigurationError: The endpoint cannot be used.
+    """
+    client = _client(model)
+    limits = manager.limits if manager is not None else Limits()
+    retry = manager.retry if manager is not None else RetryPolicy()
+    own = _authorization(model.default_headers)
+    key = model.openai_api_key
+    return Route(
+        endpoint=None if model.transport == "http" else endpoint_of(model),
+        manager=manager,
+        transport=model.transport,
+        chain=model.chain,
+        system_mode=model.system_mode,
+        on_ambiguous=model.on_ambiguous,
+        clocks=clocks_for(
+            limits,
+            timeout=model.request_timeout,
+            stream_chunk_timeout=model.stream_chunk_timeout,
+            chunk_set="stream_chunk_timeout" in model.model_fields_set or _CHUNK_ENV in os.environ,
+        ),
+        max_attempts=retry.max_attempts if model.max_retries is None else model.max_retries + 1,
+        max_dials=None if model.max_retries is None else model.max_retries + 1,
+        retry=retry,
+        secret=secret_for(model.chain_secret, own or _fixed_key(model)),
+        scope=(
+            _base_url(model).rstrip("/"),
+            model.openai_organization or getattr(client, "organization", None),
+            getattr(client, "project", None),
+        ),
+        client=model.root_client,
+        ask=key if own is None and callable(key) else None,
+    )
