@@ -370,8 +370,10 @@ class Pool:
             message = f"The connection failed ({type(exc).__name__})."
             self._give_up(Failure(FailureKind.DIAL_FAILED, message=message))
             return
-        except BaseException:
+        except BaseException as exc:  # cancelled; where it was not this pool that did so, turns wait
             self._over()
+            message = f"The connection failed ({type(exc).__name__})."
+            self._give_up(Failure(FailureKind.DIAL_FAILED, message=message))
             raise
         self._over()
         self._opened(socket, self.manager.now() - started, attempts)
