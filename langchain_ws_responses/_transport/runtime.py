@@ -55,6 +55,24 @@ class _LookUps(ThreadPoolExecutor):
         return future
 
 
+class _Registered:
+    """Bound methods to call one day, as long as their owners live; registered from any thread.
+
+    Each change is one step that no other thread or fork can come into: a lock might be held in a forked child.
+    """
+
+    def __init__(self) -> None:
+        self._known: set[weakref.WeakMethod[Callable[[], None]]] = set()
+
+    def add(self, callback: Callable[[], None]) -> None:
+        self._known.add(weakref.WeakMethod(callback, self._known.discard))
+
+    def call(self) -> None:
+        for known in self._known.copy():
+            if (callback := known()) is not None:
+                callback()
+
+
 class Runtime:
     """An event loop in a thread of its own, started by the first `call`."""
 
@@ -63,8 +81,8 @@ class Runtime:
         self._pid = os.getpid()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ended = threading.Lock()
-        self._at_exit: list[weakref.WeakMethod[Callable[[], None]]] = []
-        self._in_child: list[weakref.WeakMethod[Callable[[], None]]] = []
+        self._at_exit = _Registered()
+        self._in_child = _Registered()
         self._thread_id: int | None = None
         self._crossing: Crossing | None = None
         self._exiting = False
@@ -106,13 +124,11 @@ class Runtime:
 
     def at_exit(self, callback: Callable[[], None]) -> None:
         """Registers a bound method to call on the I/O thread when the interpreter exits; its owner may die before."""
-        self._at_exit = [known for known in self._at_exit if known() is not None]
-        self._at_exit.append(weakref.WeakMethod(callback))
+        self._at_exit.add(callback)
 
     def in_child(self, callback: Callable[[], None]) -> None:
         """Registers a bound method to call in a forked child before anything else runs there."""
-        self._in_child = [known for known in self._in_child if known() is not None]
-        self._in_child.append(weakref.WeakMethod(callback))
+        self._in_child.add(callback)
 
     def _start(self) -> asyncio.AbstractEventLoop:
         with self._lock:
@@ -160,9 +176,7 @@ class Runtime:
 
         def end() -> None:
             try:
-                for known in self._at_exit:
-                    if (callback := known()) is not None:
-                        callback()
+                self._at_exit.call()
             finally:
                 loop.stop()
 
@@ -187,9 +201,7 @@ class Runtime:
             keep_inherited((self._loop, self._crossing))
         self._lock = threading.Lock()
         self._loop, self._thread_id, self._crossing = None, None, None
-        for known in self._in_child:
-            if (callback := known()) is not None:
-                callback()
+        self._in_child.call()
 
 
 def _finish(loop: asyncio.AbstractEventLoop) -> None:

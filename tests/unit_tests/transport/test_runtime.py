@@ -6,6 +6,7 @@ import asyncio
 import queue
 import socket
 import threading
+import weakref
 from typing import Any
 
 import pytest
@@ -91,6 +92,31 @@ def test_stopping_calls_who_registered_and_the_next_call_starts_anew(own: Runtim
     assert owner.threads == [first]
     assert calls == [], "it does not keep its owner alive"
     assert ask(own, lambda: "again") == "again"
+
+
+def test_nobody_who_registers_is_forgotten_for_another_who_does_meanwhile(
+    own: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Owner:
+        called = False
+
+        def gone(self) -> None:
+            self.called = True
+
+    first, second = Owner(), Owner()
+    others = [second]
+
+    class Reference(weakref.WeakMethod[Any]):
+        def __new__(cls, *args: Any) -> Any:
+            if others:  # as another thread may come in anywhere
+                own.at_exit(others.pop().gone)
+            return super().__new__(cls, *args)
+
+    monkeypatch.setattr(weakref, "WeakMethod", Reference)
+    own.at_exit(first.gone)
+    ask(own, threading.get_ident)
+    own.stop()
+    assert (first.called, second.called) == (True, True)
 
 
 def test_stopping_ends_tasks_and_closes_the_loop(own: Runtime) -> None:
