@@ -82,7 +82,7 @@ class Connection:
         self._foreign_at = self._idle_since = 0.0
         self._liveness = Liveness(socket, limits)
         # Soon, when the pool knows this connection; nothing can come in before that.
-        self._loop.call_soon(socket.attach, self._on_messages, self._lost)
+        self._loop.call_soon(socket.attach, self._on_messages, self.lost)
         self._pinger = self._loop.create_task(self._ping(), name=f"ws-responses pings {label}")
         self.expires_at: float | None = None
         self._expires_wall = float("inf")
@@ -256,7 +256,7 @@ class Connection:
         except Exception as exc:  # a defect here must not leave turns hanging
             logger.error("reading from connection %s failed: %s", self.label, type(exc).__name__)
             self._why = "failed"
-            self._lost()
+            self.lost()
         if self._dirty:
             self._flush()
 
@@ -448,7 +448,7 @@ class Connection:
         if transport is not None:
             transport.abort()
 
-    def _lost(self) -> None:
+    def lost(self) -> None:
         """The socket is gone: whatever was in flight failed."""
         if self._gone:
             return

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 __all__ = ["Crossing"]
@@ -23,11 +23,12 @@ class Crossing:
     Attributes:
         loop: The same.
         wakes: How often it was woken.
+        ended: Whether the loop will run nothing more; what is `left` is then for who calls.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
-        self.wakes = 0
+        self.wakes, self.ended = 0, False
         self._calls: deque[tuple[contextvars.Context, Callable[..., Any], tuple[Any, ...]]] = deque()
         self._awake = False
 
@@ -47,6 +48,14 @@ class Crossing:
         except BaseException:
             self._awake = False
             raise
+
+    def left(self) -> Iterator[tuple[contextvars.Context, Callable[..., Any], tuple[Any, ...]]]:
+        """Takes out what has not run, each call once, whoever asks."""
+        while True:
+            try:
+                yield self._calls.popleft()
+            except IndexError:
+                return
 
     def _run(self) -> None:
         calls = self._calls

@@ -85,6 +85,7 @@ class ConnectionManager:
         self._reset()
         runtime().at_exit(self._drop)
         runtime().in_child(self._check_process)
+        runtime().at_loss(self._lose)
 
     def _reset(self) -> None:
         self._pid = os.getpid()
@@ -224,8 +225,8 @@ class ConnectionManager:
     def _admit(self, ticket: Ticket) -> None:
         if ticket.done or self._dropped:
             return
-        pool = self._pool(ticket.endpoint)
         self._buffers.add(ticket)
+        pool = self._pool(ticket.endpoint)
         if self.closed:
             pool.refuse(ticket, _closed_failure())
         elif ticket.delay > 0:
@@ -299,6 +300,19 @@ class ConnectionManager:
             ticket.stop_timers()
         for pool in list(self._pools.values()):
             pool.drop()
+
+    def _lose(self) -> None:
+        """The I/O thread's loop has ended under everything: every turn is told, and the next one finds nothing here."""
+        message = "The I/O thread was ended before the turn was written."
+        failure = Failure(FailureKind.CONNECTION_LOST, message=message)
+        for ticket in list(self._buffers.live):
+            if ticket.connection is None:
+                self._pool(ticket.endpoint).refuse(ticket, failure)
+        for pool in list(self._pools.values()):
+            pool.waiting.clear()
+            for connection in list(pool.connections):
+                connection.lost()
+        self._pools, self._tasks, self._closers = {}, set(), set()
 
     # -- life ----------------------------------------
 

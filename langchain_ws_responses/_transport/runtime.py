@@ -83,6 +83,7 @@ class Runtime:
         self._ended = threading.Lock()
         self._at_exit = _Registered()
         self._in_child = _Registered()
+        self._at_loss = _Registered()
         self._thread_id: int | None = None
         self._crossing: Crossing | None = None
         self._exiting = False
@@ -113,14 +114,17 @@ class Runtime:
 
     def call(self, callback: Callable[..., Any], *args: Any) -> None:
         """Runs `callback(*args)` on the I/O thread, soon. Safe from any thread, never blocks."""
-        loop, crossing = self.loop, self._crossing
-        if crossing is None or crossing.loop is not loop:  # another thread has just ended or begun one
-            crossing = Crossing(loop)
+        loop = self.loop
+        while (crossing := self._crossing) is None or crossing.loop is not loop:  # another one has just begun
+            loop = self.loop
         try:
             crossing.call(callback, *args)
         except RuntimeError:  # it was closed just now
             self.hold_at_exit()
-            raise
+            if not crossing.ended:
+                raise
+        if crossing.ended:
+            self._again(crossing)
 
     def at_exit(self, callback: Callable[[], None]) -> None:
         """Registers a bound method to call on the I/O thread when the interpreter exits; its owner may die before."""
@@ -129,6 +133,10 @@ class Runtime:
     def in_child(self, callback: Callable[[], None]) -> None:
         """Registers a bound method to call in a forked child before anything else runs there."""
         self._in_child.add(callback)
+
+    def at_loss(self, callback: Callable[[], None]) -> None:
+        """Registers a bound method to call on the I/O thread when its loop has ended although nobody ended it."""
+        self._at_loss.add(callback)
 
     def _start(self) -> asyncio.AbstractEventLoop:
         with self._lock:
@@ -158,7 +166,7 @@ class Runtime:
         threading.current_thread().name = "ws-responses I/O"
         asyncio.set_event_loop(loop)
         try:
-            loop.run_forever()
+            self._serve(loop)
             _finish(loop)
         except BaseException:  # the interpreter is going away: nothing may be printed
             logger.debug("the I/O thread ended with an exception", exc_info=True)
@@ -166,6 +174,29 @@ class Runtime:
             if self._loop is loop:
                 self._loop = None
             ended.release()
+
+    def _serve(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Runs the loop until it is stopped; if a callback ends it, who waits is told and the next call starts anew."""
+        try:
+            loop.run_forever()
+            why = "stop"
+        except BaseException as exc:  # such as `SystemExit`: no loop catches that
+            why = type(exc).__name__
+        crossing = self._crossing
+        if self._loop is not loop or crossing is None or self._exiting:
+            return
+        logger.error("a callback ended the I/O thread (%s); what was on it is lost", why)
+        try:
+            # No other loop has begun yet: nobody else looks at what these change.
+            self._at_loss.call()
+        finally:
+            self._loop, crossing.ended = None, True
+            self._again(crossing)
+
+    def _again(self, crossing: Crossing) -> None:
+        """Lets the next loop run what a lost one did not."""
+        for context, callback, args in crossing.left():
+            context.run(self.call, callback, *args)
 
     def stop(self) -> None:
         """Ends the thread. The next `call` starts a new one."""

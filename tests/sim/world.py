@@ -259,6 +259,8 @@ class OneThread:
 
     def in_child(self, callback: Any) -> None: ...
 
+    def at_loss(self, callback: Any) -> None: ...
+
 
 async def pause(seconds: float) -> None:
     """Lets virtual time pass."""

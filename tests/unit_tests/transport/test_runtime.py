@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import queue
 import socket
+import sys
 import threading
 import weakref
 from typing import Any
@@ -12,6 +14,7 @@ from typing import Any
 import pytest
 from blockbuster import BlockBuster
 from transport_kit import on_io
+from waiting import eventually
 
 from langchain_ws_responses._transport.runtime import Runtime, runtime
 
@@ -210,3 +213,60 @@ def test_a_look_up_may_be_cancelled(own: Runtime) -> None:
 def test_the_process_has_one(monkeypatch: pytest.MonkeyPatch) -> None:
     assert runtime() is runtime()
     assert on_io(runtime().inside)
+
+
+# -- a callback that ends the loop
+
+
+class Owner:
+    """Somebody who has something on the loop."""
+
+    def __init__(self, own: Runtime) -> None:
+        self.told: queue.SimpleQueue[int] = queue.SimpleQueue()
+        own.at_loss(self.lost)
+
+    def lost(self) -> None:
+        self.told.put(threading.get_ident())
+
+
+@pytest.mark.parametrize("end", [sys.exit, lambda: asyncio.get_running_loop().stop()], ids=["exit", "stop"])
+def test_a_loop_that_is_ended_from_within_is_told_of_and_replaced(own: Runtime, end: Any) -> None:
+    owner = Owner(own)
+    first, loop = ask(own, threading.get_ident), own.loop
+    own.call(end)
+    assert owner.told.get(timeout=10) == first
+    assert ask(own, asyncio.get_running_loop) is not loop
+    eventually(loop.is_closed, "the lost loop is closed")
+    own.stop()
+    assert owner.told.empty(), "an end that was wanted is no loss"
+
+
+def test_what_was_handed_over_before_the_end_is_run_by_the_next_loop(own: Runtime) -> None:
+    go, seen = threading.Event(), queue.SimpleQueue[Any]()
+    who: contextvars.ContextVar[str] = contextvars.ContextVar("who")
+    lost = ask(own, asyncio.get_running_loop)
+    own.call(go.wait, 10)
+    own.call(sys.exit)
+    for name in ("a", "b"):
+        call = lambda: own.call(lambda: seen.put((who.get(), asyncio.get_running_loop() is lost)))  # noqa: E731
+        contextvars.Context().run(lambda name=name, call=call: (who.set(name), call()))
+    go.set()
+    assert [seen.get(timeout=10) for _ in range(2)] == [("a", False), ("b", False)]
+
+
+def test_no_call_is_lost_to_a_loop_that_ends_meanwhile(own: Runtime) -> None:
+    answered: queue.SimpleQueue[int] = queue.SimpleQueue()
+
+    def work(offset: int) -> None:
+        for number in range(50):
+            own.call(answered.put, offset + number)
+            if number % 10 == 5:
+                own.call(sys.exit)
+
+    threads = [threading.Thread(target=work, args=(1000 * index,)) for index in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    got = [answered.get(timeout=10) for _ in range(200)]
+    assert sorted(got) == sorted(1000 * index + number for index in range(4) for number in range(50))
