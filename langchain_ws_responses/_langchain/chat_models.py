@@ -24,6 +24,7 @@ from .explain import explain_message
 from .fields import (
     accepted,
     check_arguments,
+    hidden_digest,
     secret_fields,
     transport_from_environment,
     warn_of_call,
@@ -421,6 +422,10 @@ class ChatOpenAIWebSocket(ChatOpenAI):
     def lc_secrets(self) -> dict[str, str]:
         """Names the environment variables that stand for secrets in a serialised model, and so in every trace."""
         return {**super().lc_secrets, **secret_fields(self)}
+
+    def _get_llm_string(self, stop: list[str] | None = None, **kwargs: Any) -> str:
+        """Returns what a cache of answers knows the model by: what it hides from traces tells models apart here too."""
+        return f"{super()._get_llm_string(stop=stop, **kwargs)}---{hidden_digest(self)}"
 
     def __repr_args__(self) -> Any:
         hidden = self.lc_secrets

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import inspect
+import json
 import os
 import warnings
 from collections.abc import Mapping
@@ -15,6 +18,7 @@ __all__ = [
     "accepted",
     "carried_over",
     "check_arguments",
+    "hidden_digest",
     "secret_fields",
     "transport_from_environment",
     "warn_of_call",
@@ -38,6 +42,8 @@ _SECRET_QUERIES = {
     "openai_api_base": "OPENAI_API_BASE",
     "websocket_url": "LANGCHAIN_WS_RESPONSES_WEBSOCKET_URL",
 }
+# Of no use as a secret: it sets these digests apart from others, and has to be the same in every process.
+_DIGESTED = b"langchain-ws-responses hidden fields"
 _KEY_NAMES = ("api_key", "openai_api_key")
 _BASE_NAMES = ("base_url", "openai_api_base")
 
@@ -204,3 +210,23 @@ def secret_fields(model: Any) -> dict[str, str]:
     values = {name: getattr(model, name, None) or "" for name in _SECRET_QUERIES}
     queries = {name: key for name, key in _SECRET_QUERIES.items() if "?" in values[name]}
     return {**_SECRETS, **queries}
+
+
+def hidden_digest(model: Any) -> str:
+    """Stands for the values that a serialised model hides, where models that differ in them must not be mixed up.
+
+    The key and `chain_secret` are left out: answers do not depend on them.
+
+    Args:
+        model: A `ChatOpenAIWebSocket`.
+
+    Returns:
+        The same for the same values in any process; empty where there are none.
+    """
+    ours = secret_fields(model).keys() - {"chain_secret"}
+    values = {name: value for name in ours if (value := getattr(model, name, None))}
+    if not values:
+        return ""
+    # What is no JSON, such as openai's `Omit`, is told apart by its type.
+    text = json.dumps(values, sort_keys=True, default=lambda value: type(value).__qualname__)
+    return hmac.new(_DIGESTED, text.encode(), hashlib.sha256).hexdigest()

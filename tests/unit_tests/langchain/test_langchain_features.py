@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import copy
 import pickle
+import subprocess
+import sys
 import uuid
 import warnings
 from typing import TYPE_CHECKING, Any
@@ -26,6 +28,7 @@ from langchain_ws_responses.testing import ResponsesServer, error, reasoning, te
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 
 @tool
@@ -243,6 +246,65 @@ def test_cached_answer_does_not_corrupt_the_chain(manager: ConnectionManager) ->
         assert delta.is_delta
         assert not full.is_delta
         assert [item["role"] for item in full.seen] == ["user", "assistant", "user"]
+
+
+_APART: dict[str, tuple[Any, Any]] = {
+    "headers": ({"default_headers": {"X-Tenant": "alice"}}, {"default_headers": {"X-Tenant": "bob"}}),
+    "order of headers": (
+        {"default_headers": {"X-A": "1", "X-B": "2"}},
+        {"default_headers": {"X-B": "2", "X-A": "1"}},
+    ),
+    "organization": ({"organization": "org-a"}, {"organization": "org-b"}),
+    "query": ({"default_query": {"tenant": "a"}}, {"default_query": {"tenant": "b"}}),
+    "query of the address": (
+        {"base_url": "http://h.invalid/v1?t=a"},
+        {"base_url": "http://h.invalid/v1?t=b"},
+    ),
+    "address": ({"base_url": "http://a.invalid/v1"}, {"base_url": "http://b.invalid/v1"}),
+    "key": ({"api_key": "sk-a"}, {"api_key": "sk-b"}),
+    "none": ({}, {}),
+    "headers or none": ({}, {"default_headers": {"X-Tenant": "alice"}}),
+}
+
+
+@pytest.mark.parametrize("what", _APART)
+def test_a_cache_tells_apart_what_it_tells_apart_over_http(what: str) -> None:
+    def known_by(cls: Any, fields: dict[str, Any]) -> str:
+        return str(
+            cls(**{"model": "gpt-5.5", "api_key": KEY, "use_responses_api": True, **fields})._get_llm_string()
+        )
+
+    one, other = _APART[what]
+    over_http = known_by(ChatOpenAI, one) == known_by(ChatOpenAI, other)
+    assert (known_by(ChatOpenAIWebSocket, one) == known_by(ChatOpenAIWebSocket, other)) is over_http
+    assert known_by(ChatOpenAIWebSocket, one) == known_by(ChatOpenAIWebSocket, one)
+
+
+def test_a_shared_cache_does_not_give_one_tenant_what_another_one_was_told(
+    manager: ConnectionManager,
+) -> None:
+    cache = InMemoryCache()
+    with ResponsesServer(answer=lambda request: f"for {request.headers['x-tenant']}") as server:
+        told = [
+            socket_model(server, manager, cache=cache, default_headers={"X-Tenant": name})
+            .invoke("Who am I?")
+            .text
+            for name in ("alice", "bob", "alice")
+        ]
+        assert told == ["for alice", "for bob", "for alice"]
+        assert len(server.requests) == 2, "the third one is in the cache"
+        assert "alice" not in "".join(known_by for _, known_by in cache._cache)
+
+
+def test_what_a_cache_knows_a_model_by_is_the_same_in_every_process(project: Path) -> None:
+    fields = {"model": "m", "api_key": KEY, "organization": "org", "default_headers": {"X-A": "1"}}
+    script = (
+        f"from langchain_ws_responses import *; print(ChatOpenAIWebSocket(**{fields!r})._get_llm_string())"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", script], cwd=project, capture_output=True, text=True, check=True
+    )
+    assert told.stdout.strip() == ChatOpenAIWebSocket(**fields)._get_llm_string()
 
 
 async def test_cached_answer_of_an_async_call_is_the_same(manager: ConnectionManager) -> None:
