@@ -28,10 +28,10 @@ KEY = "sk-test-3f9a51c7"
 _http = importlib.import_module(openai.DefaultHttpxClient.__mro__[1].__module__.split(".")[0])
 
 
-def http_clients() -> dict[str, Any]:
+def http_clients(**more: Any) -> dict[str, Any]:
     """HTTP clients that keep no connection, since none may outlive its event loop, and that are quick to make."""
     # Reading the certificates takes longer than most tests do, and nobody speaks TLS here.
-    options: dict[str, Any] = {"limits": _http.Limits(max_keepalive_connections=0), "verify": False}
+    options: dict[str, Any] = {"limits": _http.Limits(max_keepalive_connections=0), "verify": False, **more}
     return {
         "http_client": openai.DefaultHttpxClient(**options),
         "http_async_client": openai.DefaultAsyncHttpxClient(**options),

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import re
 from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
 
 from .._protocol.limits import Limits, RetryPolicy
+from .outgoing import headers_of, named, query_of, warn_of_http_clients
 from .route import Route, clocks_for, secret_for
 
 if TYPE_CHECKING:
@@ -39,10 +40,9 @@ def _fixed_key(model: Any) -> str | None:
     return key.get_secret_value() if isinstance(key, SecretStr) else getattr(_client(model), "api_key", "")
 
 
-def _authorization(headers: Mapping[str, Any] | None) -> str | None:
-    """An `Authorization` of the user's own, which is sent in the place of the key."""
-    found = [value for name, value in (headers or {}).items() if str(name).lower() == "authorization"]
-    return found[-1] if found and isinstance(found[-1], str) else None
+def _headers(model: Any) -> dict[str, Any]:
+    address = model.websocket_url or f"{_base_url(model).rstrip('/')}/responses"
+    return headers_of(model, re.sub("^ws", "http", address))
 
 
 def endpoint_of(model: Any) -> Endpoint:
@@ -53,14 +53,11 @@ def endpoint_of(model: Any) -> Endpoint:
     """
     from .._transport.endpoint import endpoint_for, websocket_url_for
 
-    client = _client(model)
     return endpoint_for(
         url=model.websocket_url or websocket_url_for(_base_url(model)),
         credential=_fixed_key(model),
-        organization=model.openai_organization or getattr(client, "organization", None),
-        project=getattr(client, "project", None),
-        headers=model.default_headers,
-        query=model.default_query,
+        headers=_headers(model),
+        query=query_of(model),
         proxy=model.openai_proxy or None,
     )
 
@@ -74,6 +71,7 @@ def check_place(model: Any) -> None:
     key = model.openai_api_key
     if model.transport != "http" and (callable(key) or isinstance(key, SecretStr)):
         endpoint_of(model)
+        warn_of_http_clients(model)
     elif isinstance(key, SecretStr):
         from .._transport.endpoint import endpoint_for
 
@@ -92,10 +90,10 @@ def route_of(model: Any, manager: Any) -> Route:
     Raises:
         ConfigurationError: The endpoint cannot be used.
     """
-    client = _client(model)
+    headers = _headers(model)
     limits = manager.limits if manager is not None else Limits()
     retry = manager.retry if manager is not None else RetryPolicy()
-    own = _authorization(model.default_headers)
+    own = named(headers, "Authorization")
     key = model.openai_api_key
     return Route(
         endpoint=None if model.transport == "http" else endpoint_of(model),
@@ -116,8 +114,8 @@ def route_of(model: Any, manager: Any) -> Route:
         secret=secret_for(model.chain_secret, own or _fixed_key(model)),
         scope=(
             _base_url(model).rstrip("/"),
-            model.openai_organization or getattr(client, "organization", None),
-            getattr(client, "project", None),
+            named(headers, "OpenAI-Organization"),
+            named(headers, "OpenAI-Project"),
         ),
         client=model.root_client,
         ask=key if own is None and callable(key) else None,

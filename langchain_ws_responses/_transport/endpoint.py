@@ -178,7 +178,8 @@ def check_headers(headers: Mapping[Any, Any] | None) -> tuple[tuple[str, str], .
             )
         if name.lower() in _RESERVED:
             raise ConfigurationError(
-                f"The header {name!r} belongs to the handshake. Take it out of `default_headers`."
+                f"The header {name!r} belongs to the handshake. Take it out of `default_headers` or "
+                "OPENAI_CUSTOM_HEADERS."
             )
         if not _FIELD_VALUE.fullmatch(value.strip()):
             raise ConfigurationError(

@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import openai
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage
 from openai.types.responses import Response, ResponseOutputItem, ResponseOutputMessage
@@ -84,6 +85,12 @@ def test_a_class_becomes_a_text_format() -> None:
     found = private().text_format_param(Answer)
     assert found.pop("schema")["properties"].keys() == {"number"}, f"a schema of {found} {INSTALLED}"
     assert found == {"type": "json_schema", "strict": True, "name": "Answer"}, f"{found} {INSTALLED}"
+
+
+def test_the_client_keeps_the_header_fields_that_it_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "X-A: 1\nX-B: 2")
+    found = openai.OpenAI(api_key="k", default_headers={"X-B": "3"})._custom_headers
+    assert dict(found) == {"X-A": "1", "X-B": "3"}, f"{found} {INSTALLED}"
 
 
 def _imported(node: ast.AST) -> list[str]:
