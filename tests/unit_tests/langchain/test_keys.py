@@ -13,7 +13,7 @@ from langchain_core.messages import HumanMessage
 from pairs import WAYS, http_model, run, socket_model
 from waiting import eventually
 
-from langchain_ws_responses import ConnectionManager, Limits
+from langchain_ws_responses import ConnectionManager, Limits, with_websocket
 from langchain_ws_responses.errors import ConfigurationError
 from langchain_ws_responses.testing import ResponsesServer
 
@@ -62,6 +62,18 @@ def test_each_turn_goes_under_the_key_of_its_caller(
     assert keys_of(server) == [("I am alice", "alice"), ("I am bob", "bob"), ("I am alice", "alice")]
     if transport == "websocket":
         assert len(server.connections) == 2, "the second turn of a key finds its socket"
+
+
+def test_models_made_from_others_go_under_the_key_of_their_caller_too(
+    server: ResponsesServer, manager: ConnectionManager
+) -> None:
+    plain = http_model(server, api_key=USER.get)
+    taken = with_websocket(plain, manager=manager, transport="websocket")
+    for model in (taken, taken.model_copy(update={"temperature": 0.5}), taken.bind(user="u")):
+        for name in ("alice", "bob"):
+            as_user(name, model.invoke, f"I am {name}")
+    assert keys_of(server) == [("I am alice", "alice"), ("I am bob", "bob")] * 3
+    assert len(server.connections) == 2
 
 
 async def test_tasks_of_one_loop_are_told_apart(server: ResponsesServer, manager: ConnectionManager) -> None:
