@@ -6,6 +6,7 @@ A wake-up is a write to a pipe: it costs more than most of what is called, and g
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -38,15 +39,19 @@ class Crossing:
         Raises:
             RuntimeError: The loop is closed.
         """
-        self._calls.append((contextvars.copy_context(), callback, args))
-        if self._awake:
-            return
-        self._awake = True
-        self.wakes += 1
         try:
+            self._calls.append((contextvars.copy_context(), callback, args))
+            if self._awake:
+                return
+            self._awake = True
+            self.wakes += 1
             self.loop.call_soon_threadsafe(self._run)
         except BaseException:
+            # A signal's handler may raise at any line, Ctrl-C's does, and other threads may rely on this wake-up. One
+            # too many does no harm, and a closed loop takes none.
             self._awake = False
+            with contextlib.suppress(RuntimeError):
+                self.loop.call_soon_threadsafe(self._run)
             raise
 
     def left(self) -> Iterator[tuple[contextvars.Context, Callable[..., Any], tuple[Any, ...]]]:

@@ -116,6 +116,31 @@ def test_a_closed_loop_is_told_every_time() -> None:
             crossing.call(print)
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_what_a_signals_handler_raises_in_a_wake_up_strands_nobody(
+    error: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop, heard = asyncio.new_event_loop(), list[str]()
+    crossing, wake = Crossing(loop), loop.call_soon_threadsafe
+
+    def interrupted(*_: Any) -> None:
+        monkeypatch.setattr(loop, "call_soon_threadsafe", wake)
+        crossing.call(heard.append, "another thread's")  # which sees that somebody wakes the loop
+        raise error
+
+    monkeypatch.setattr(loop, "call_soon_threadsafe", interrupted)
+    with pytest.raises(error):
+        crossing.call(heard.append, "the interrupted one's")
+    wake(loop.stop)
+    loop.run_forever()
+    assert "another thread's" in heard
+    crossing.call(heard.append, "later")
+    crossing.call(loop.stop)
+    loop.run_forever()
+    loop.close()
+    assert heard[-1] == "later"
+
+
 def test_an_exit_in_a_call_does_not_lose_the_next_one() -> None:
     loop, heard = asyncio.new_event_loop(), list[str]()
     crossing = Crossing(loop)
