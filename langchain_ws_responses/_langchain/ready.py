@@ -56,7 +56,8 @@ class _Recent:
     primes: int = 0
 
 
-_lock = threading.Lock()
+# It may be taken again by its holder: a collection of garbage can end a `KeepReady` at any allocation.
+_lock = threading.RLock()
 _enabled = False
 _recent: OrderedDict[str, _Recent] = OrderedDict()
 _keepers: dict[str, _Keeper] = {}
@@ -65,7 +66,7 @@ _keepers: dict[str, _Keeper] = {}
 def _forget_all() -> None:
     """A forked child keeps nothing: connections and threads are the parent's, and the lock may be taken."""
     global _lock  # noqa: PLW0603 - the old one may be held by a thread that does not exist here
-    _lock = threading.Lock()
+    _lock = threading.RLock()
     _recent.clear()
     _keepers.clear()
 

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,6 +14,7 @@ from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from scenarios.graphs import World, essence
 from scenarios.keeping import KINDS, Bench, join_threads, manager_of, on_io_thread
+from waiting import BOUND
 
 from langchain_ws_responses import Profile
 from langchain_ws_responses._langchain import ready
@@ -402,14 +404,41 @@ def test_nothing_happens_for_messages_without_a_link() -> None:
         ready.forget_recent(messages)
 
 
+def test_garbage_may_be_collected_while_a_note_is_taken(
+    responses_server: ResponsesServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ready, "_enabled", True)
+    with manager_of() as manager:
+        (conversation,) = _asking(responses_server, World(responses_server, manager=manager), 1)
+        keeping = ready.KeepReady(conversation)
+        keeping.__enter__()
+
+        class Turn(SimpleNamespace):
+            @property
+            def asks(self) -> bool:
+                # As the collector does at some allocation, to a tool node whose loop was closed with it.
+                keeping.__exit__()
+                return False
+
+        turn = Turn(link={"id": "resp_x"}, warm_up=False, messages=[], kind="websocket")
+        thread = threading.Thread(target=ready.remember, args=(turn,), daemon=True)
+        thread.start()
+        thread.join(BOUND)
+        assert not thread.is_alive()
+        assert ready._keepers == {}
+        ready.forget_recent(conversation)
+
+
 _FORK = """
-import os, signal
+import os, signal, threading
 from langchain_core.messages import AIMessage
 from langchain_ws_responses._langchain import ready
 
 ready._recent["resp_1"] = None
 ready._keepers["resp_1"] = None
-ready._lock.acquire()
+thread = threading.Thread(target=ready._lock.acquire)
+thread.start()
+thread.join()
 child = os.fork()
 if child == 0:
     signal.alarm(10)
