@@ -137,26 +137,29 @@ class KeepReady:
     def __enter__(self) -> KeepReady:
         if self._answer is None or self._id is None:
             return self
-        with _lock:
-            keeper = _keepers.get(self._id)
-            if keeper is None and (recent := _recent.get(self._id)) is not None:
-                keeper = _keepers[self._id] = _Keeper(self._id, recent, self._answer)
-            if keeper is None:
-                return self
-            keeper.users += 1
-            self._keeper = keeper
-            first = keeper.users == 1
-        if first:
-            keeper.start()
-        return self
+        try:
+            with _lock:
+                keeper = self._keeper = _keepers.get(self._id)
+                if keeper is None and (recent := _recent.get(self._id)) is not None:
+                    keeper = self._keeper = _keepers[self._id] = _Keeper(self._id, recent, self._answer)
+                if keeper is None:
+                    return self
+                first = not keeper.users
+                keeper.users.add(self)
+            if first:
+                keeper.start()
+            return self
+        except BaseException:  # Ctrl-C: nobody leaves what was not entered
+            self.__exit__()
+            raise
 
     def __exit__(self, *exc_info: object) -> None:
         keeper, self._keeper = self._keeper, None
         if keeper is None:
             return
         with _lock:
-            keeper.users -= 1
-            last = keeper.users == 0
+            keeper.users.discard(self)
+            last = not keeper.users
             if last and _keepers.get(keeper.response_id) is keeper:
                 del _keepers[keeper.response_id]
         if last:
@@ -170,7 +173,7 @@ class _Keeper:
         from .._transport.watch import Watch
 
         self.response_id = response_id
-        self.users = 0
+        self.users: set[KeepReady] = set()
         self._recent = recent
         self._answer = answer
         self._watch: Watch = Watch(recent.held, self._lost)

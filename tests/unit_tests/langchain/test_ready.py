@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from interrupting import Lines
 from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from scenarios.graphs import World, essence
@@ -402,6 +403,25 @@ def test_nothing_happens_for_messages_without_a_link() -> None:
         with ready.KeepReady(messages) as keeping:
             assert keeping._keeper is None
         ready.forget_recent(messages)
+
+
+def test_a_keeper_that_is_interrupted_while_it_begins_leaves_no_watch(
+    responses_server: ResponsesServer,
+) -> None:
+    ready.enable()
+    with manager_of() as manager:
+        (conversation,) = _asking(responses_server, World(responses_server, manager=manager), 1)
+        pools, number, hit = list(manager._pools.values()), 0, "the beginning"
+        while hit:
+            keeping, lines = ready.KeepReady(conversation), Lines(number)
+            lines.run(keeping.__enter__)
+            number, hit = number + 1, lines.hit
+            if not hit:
+                keeping.__exit__()
+            assert ready._keepers == {}, hit
+            assert on_io_thread(lambda: [len(pool.watches) for pool in pools]) == [0], hit
+        assert number > 20, "hardly anything was interrupted"
+        ready.forget_recent(conversation)
 
 
 def test_garbage_may_be_collected_while_a_note_is_taken(
