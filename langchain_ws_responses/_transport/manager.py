@@ -460,13 +460,14 @@ def _closed_failure(ticket: Ticket | None = None) -> Failure:
 def _renew_lock() -> None:
     """In a forked child the lock may be held by a thread that only its parent has."""
     global _default_lock  # noqa: PLW0603 - guards the one per process
-    _default_lock = threading.Lock()
+    _default_lock = threading.RLock()
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_renew_lock)
 
-_default_lock = threading.Lock()
+# A signal's handler may come back here in the thread that holds it.
+_default_lock = threading.RLock()
 _default: ConnectionManager | None = None
 
 
@@ -476,9 +477,15 @@ def default_manager() -> ConnectionManager:
     There is one per process; it is made anew once it was closed.
     """
     global _default  # noqa: PLW0603 - one per process is what it is for
-    if _default is not None and _default.closed:
+    known = _default
+    if known is not None:
+        if not known.closed:
+            return known
         runtime().hold_at_exit()
     with _default_lock:
         if _default is None or _default.closed:
-            _default = ConnectionManager()
+            made = ConnectionManager()
+            # Such a handler may have been first; a manager that nobody has used owns nothing.
+            if _default is None or _default.closed:
+                _default = made
         return _default

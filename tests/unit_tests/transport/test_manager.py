@@ -17,9 +17,10 @@ import pytest
 from blockbuster import BlockBuster
 from transport_kit import Box, Events, Turn, answer_all, deaf, endpoint_of, frame, on_io, raw_server, run
 from transport_kit import websocket_server as tiny_server
-from waiting import eventually
+from waiting import BOUND, eventually
 
 from langchain_ws_responses._protocol.limits import Limits, Profile, RetryPolicy
+from langchain_ws_responses._transport import manager as manager_module
 from langchain_ws_responses._transport import pool
 from langchain_ws_responses._transport.hooks import (
     ConnectionClosed,
@@ -216,6 +217,33 @@ def test_the_default_manager_is_made_anew_once_it_was_closed() -> None:
     second = default_manager()
     assert second is not first
     second.close()
+
+
+@pytest.mark.parametrize("closes", [False, True])
+def test_a_signal_while_the_first_default_manager_is_made_gets_one_too(
+    closes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handled: list[ConnectionManager] = []
+    got: list[ConnectionManager] = []
+
+    class Interrupted(ConnectionManager):
+        def __init__(self) -> None:
+            super().__init__()
+            monkeypatch.setattr(manager_module, "ConnectionManager", ConnectionManager)
+            handled.append(default_manager())  # as a handler of SIGTERM does that ends what there is
+            if closes:
+                handled[0].close()
+
+    monkeypatch.setattr(manager_module, "_default", None)
+    monkeypatch.setattr(manager_module, "ConnectionManager", Interrupted)
+    thread = threading.Thread(target=lambda: got.append(default_manager()), daemon=True)
+    thread.start()
+    thread.join(BOUND)
+    assert got, "the thread that made the manager waits for itself"
+    assert not got[0].closed
+    assert (got[0] is handled[0]) is not closes
+    assert default_manager() is got[0]
+    got[0].close()
 
 
 def test_draining_lets_turns_finish_and_sends_new_ones_elsewhere(make_manager: Make, events: Events) -> None:
