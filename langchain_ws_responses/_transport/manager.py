@@ -89,7 +89,6 @@ class ConnectionManager:
 
     def _reset(self) -> None:
         self._pid = os.getpid()
-        self._lock = threading.Lock()
         self._pools: dict[str, Pool] = {}
         self._buffers = Buffers(self.limits)
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -350,8 +349,7 @@ class ConnectionManager:
 
     def _begin_close(self, finished: Callable[[], object]) -> bool:
         self._check_process()
-        with self._lock:
-            self.closed = True
+        self.closed = True
         if not runtime().alive or not self._pools:
             return False
         runtime().call(self._close_on_thread, finished)
