@@ -167,6 +167,8 @@ class TraceFile:
         self._max_waiting = max_waiting
         self._file = _Appended(self.path, max_bytes)
         self._closed = False
+        self._last: _Mark | None = None
+        self._at_exit_of_child: Any = None
         self._begin()
         # Imported where somebody traces, as it is not light.
         from multiprocessing.process import parent_process
@@ -181,7 +183,7 @@ class TraceFile:
     def _flush_at_exit_of_child(self) -> None:
         from multiprocessing.util import Finalize
 
-        Finalize(None, self.flush, exitpriority=0)
+        self._at_exit_of_child = Finalize(None, self.flush, exitpriority=0)
 
     def _begin(self) -> None:
         self._pid = os.getpid()
@@ -258,7 +260,8 @@ class TraceFile:
         Returns:
             Whether it is written.
         """
-        return self._wait(_Mark(), timeout)
+        # Nobody reads what is put behind the last mark.
+        return self._wait(_Mark(), timeout) if self._last is None else self._last.reached.wait(timeout)
 
     def _wait(self, mark: _Mark, timeout: float) -> bool:
         io = runtime()
@@ -287,7 +290,10 @@ class TraceFile:
         if self._closed:
             return
         atexit.unregister(self.close)
-        written = self._wait(_Mark(last=True), _CLOSE_SECONDS)
+        if self._at_exit_of_child is not None:
+            self._at_exit_of_child.cancel()
+        self._last = _Mark(last=True)
+        written = self._wait(self._last, _CLOSE_SECONDS)
         self._closed = True
         if written:
             self._file.close()

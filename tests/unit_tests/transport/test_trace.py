@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import multiprocessing
 import os
 import subprocess
 import sys
 import threading
+import weakref
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -399,3 +401,34 @@ def test_what_comes_after_the_end_is_ignored(tmp_path: Path) -> None:
     tell(trace, TurnSent())
     assert (tmp_path / "t").read_bytes() == b""
     assert repr(trace) == "<TraceFile t, 0 dropped>"
+
+
+def test_what_is_closed_is_written_and_nobody_waits_for_it(tmp_path: Path) -> None:
+    with TraceFile(tmp_path / "t") as trace:
+        tell(trace, TurnSent())
+    assert trace.flush(0)
+
+
+def test_what_a_stuck_disk_kept_from_being_written_is_not_said_to_be(
+    tmp_path: Path, stuck_disk: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go, reached = stuck_disk
+    monkeypatch.setattr(trace_module, "_CLOSE_SECONDS", 0.0)
+    with TraceFile(tmp_path / "t") as trace:
+        tell(trace, TurnSent(turn="1"))
+        assert reached.wait(10)
+    assert not trace.flush(0)
+    go.set()
+    assert trace.flush(10)
+    trace._file.close()
+    assert [line.get("turn") for line in lines_of(tmp_path / "t")] == [None, "1"]
+
+
+def test_a_child_of_multiprocessing_keeps_no_closed_trace(tmp_path: Path) -> None:
+    trace = TraceFile(tmp_path / "t")
+    trace._flush_at_exit_of_child()  # as there
+    trace.close()
+    gone = weakref.ref(trace)
+    del trace
+    gc.collect()
+    assert gone() is None
