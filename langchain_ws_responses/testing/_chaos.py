@@ -196,7 +196,7 @@ class ChaosProxy(ThreadedServer):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             sock.bind((self._host, self._port))
-        except OSError:
+        except (OSError, OverflowError):
             sock.close()
             raise
         self._port, self._port_socket = sock.getsockname()[1], sock

@@ -38,11 +38,12 @@ class ThreadedServer:
 
         Raises:
             OSError: The address is in use or not ours.
+            OverflowError: There is no such port.
         """
         with self._life:
             if self._thread is not None:
                 return self
-            ready, failure = threading.Event(), list[OSError]()
+            ready, failure = threading.Event(), list[Exception]()
             thread = threading.Thread(target=self._main, args=(ready, failure), name=self._name, daemon=True)
             thread.start()
             ready.wait()
@@ -117,10 +118,12 @@ class ThreadedServer:
 
     # -- the thread
 
-    def _main(self, ready: threading.Event, failure: list[OSError]) -> None:
+    def _main(self, ready: threading.Event, failure: list[Exception]) -> None:
         try:
             asyncio.run(self._run(ready))
-        except OSError as exc:
+        except Exception as exc:
+            if ready.is_set():
+                raise
             failure.append(exc)
         finally:
             ready.set()

@@ -14,6 +14,7 @@ from websockets.exceptions import ConnectionClosed, ConnectionClosedError, Inval
 from websockets.sync.client import connect
 
 from langchain_ws_responses.testing import (
+    ChaosProxy,
     ResponsesServer,
     drop,
     hold,
@@ -116,6 +117,16 @@ def test_a_server_starts_again_after_a_stop() -> None:
         with server, open_socket(server) as ws:
             assert ws.say(input="hi")["status"] == "completed"
     assert len(server.connections) == 2
+
+
+@pytest.mark.parametrize("make", [ResponsesServer, lambda port: ChaosProxy("http://127.0.0.1:1", port=port)])
+def test_a_port_that_does_not_exist_is_an_error_each_time(make: Any) -> None:
+    server = make(port=70000)
+    for _ in range(2):
+        with pytest.raises(OverflowError, match="65535"):
+            server.start()
+        server.stop()
+    assert "stopped" in repr(server)
 
 
 async def test_async_context_manager() -> None:
