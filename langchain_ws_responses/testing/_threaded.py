@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -29,6 +29,7 @@ class ThreadedServer:
         self._changed = threading.Condition()
         self._life = threading.Lock()
         self._thread: threading.Thread | None = None
+        self._thread_id: int | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -105,16 +106,15 @@ class ThreadedServer:
         with self._changed:
             self._changed.notify_all()
 
-    def _call(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Runs `work` on the server's loop and waits for it."""
+    def _call(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Runs `work` on the server's loop and waits for it; on the loop itself nobody can wait, and it runs soon."""
         loop = self._loop
         if loop is None:
             return
-
-        async def run() -> None:
-            await work()
-
-        asyncio.run_coroutine_threadsafe(run(), loop).result(_PATIENCE)
+        if self._thread_id == threading.get_ident():
+            self._spawn(work())
+        else:
+            asyncio.run_coroutine_threadsafe(work(), loop).result(_PATIENCE)
 
     # -- the thread
 
@@ -131,6 +131,7 @@ class ThreadedServer:
     async def _run(self, ready: threading.Event) -> None:
         stop = asyncio.Event()
         await self._open()
+        self._thread_id = threading.get_ident()
         self._loop, self._stop = asyncio.get_running_loop(), stop
         ready.set()
         await stop.wait()

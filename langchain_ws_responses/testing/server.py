@@ -28,7 +28,8 @@ class ResponsesServer(LocalServer):
         answers: Scripted answers, one per create that generates. A `str` is a text message, and a list of answers
             is one response.
         answer: Answers what the script does not: a function from the recorded request to an answer.
-            Without both, the server says in a sentence what it saw.
+            Without both, the server says in a sentence what it saw. What it asks of the server itself (`forget`,
+            `age`, `drop_connections`) happens when it has returned, before its answer.
         host: Address to listen on.
         port: Port to listen on; 0 takes a free one.
         api_key: When set, any other bearer gets 401.

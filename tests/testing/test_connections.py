@@ -15,6 +15,7 @@ from websockets.sync.client import connect
 
 from langchain_ws_responses.testing import (
     ChaosProxy,
+    RecordedRequest,
     ResponsesServer,
     drop,
     hold,
@@ -80,6 +81,42 @@ def test_a_drop_without_a_code_is_a_tcp_reset() -> None:
         server.drop_connections()
         with pytest.raises(ConnectionResetError):
             client.recv(1000)
+
+
+@pytest.mark.parametrize("code", [None, 1000, 1011])
+def test_an_answering_function_may_drop_the_connections(code: int | None) -> None:
+    def answer(_request: Any) -> str:
+        server.drop_connections(code=code)
+        return "lost"
+
+    with ResponsesServer(answer=answer) as server, open_socket(server) as ws:
+        ws.send(input="hi")
+        with pytest.raises(ConnectionClosed) as lost:
+            ws.recv()
+        assert (None if lost.value.rcvd is None else lost.value.rcvd.code) == code
+        server.wait_for(lambda: server.requests[0].status == "dropped")
+        server.wait_for(lambda: not server.connections[0].open)
+
+
+def test_an_answering_function_may_let_the_server_age_and_forget() -> None:
+    def answer(request: RecordedRequest) -> str:
+        if request.last_user_text == "age":
+            server.age(minutes=61)
+        if request.last_user_text == "forget":
+            server.forget()
+        return "done"
+
+    with ResponsesServer(answer=answer) as server:
+        with open_socket(server) as ws:
+            first = ws.say(input="hi")["id"]
+            second = ws.say(input="forget")["id"]
+            refused = ws.refused(input="x", previous_response_id=first)
+            assert refused["code"] == "previous_response_not_found"
+            assert ws.say(input="x", previous_response_id=second)["status"] == "completed"
+            assert ws.refused(input="age")["code"] == "websocket_connection_limit_reached"
+            with pytest.raises(ConnectionClosed):
+                ws.recv()
+        server.wait_for(lambda: server.requests[-1].status == "dropped")
 
 
 @pytest.mark.parametrize("code", [None, 1000, 1011])
