@@ -23,6 +23,8 @@
 
 Every error has fields to branch on: `code`, `param`, `status_code`, `replay`, `phase`, `close_code`,
 `events_seen`. No message, argument or cause holds a header, a key or a payload.
+An async stream that outwaits the model's `stream_chunk_timeout` raises a `TransportError` that is langchain_openai's
+`StreamChunkTimeoutError` and, as over HTTP, no error of `openai`'s API.
 LangChain raises some of its own subclasses of `openai.*` in their place and keeps these as `__cause__`:
 `failure_of` finds them.
 """
@@ -333,7 +335,7 @@ _SERVER_ADVICE: dict[str | int, str] = {
 DOCTOR = "Run `python -m langchain_ws_responses doctor` to look at each step."
 _DIALING = (FailureKind.DIAL_FAILED, FailureKind.DIAL_TIMEOUT, FailureKind.HANDSHAKE_REJECTED)
 
-_REPLAY_TEXT: dict[Replay, str] = {
+REPLAY_TEXT: dict[Replay, str] = {
     Replay.SAFE: "No answer was generated; sending the turn again is safe.",
     Replay.AMBIGUOUS: "The server may have generated an answer that was lost, so the turn is not repeated.",
     Replay.UNSAFE: "Part of the answer was already delivered, so it was not sent again.",
@@ -391,7 +393,7 @@ def error_from(failure: Failure, *, replay: Replay) -> WebSocketResponsesError:
         cls = table.get(500 if status >= 500 else status, cls)
     advice = advice_for(failure)
     if failure.kind not in (FailureKind.CONFIGURATION, FailureKind.SERVER_ERROR):
-        advice = f"{_REPLAY_TEXT[replay]} {advice}".strip()
+        advice = f"{REPLAY_TEXT[replay]} {advice}".strip()
     if failure.kind in _DIALING:
         advice = f"{advice} {DOCTOR}"
     return cls(failure, replay=replay, advice=advice)

@@ -17,6 +17,7 @@ from langchain_core.runnables import Runnable
 from langchain_openai import ChatOpenAI
 from pydantic import ConfigDict, Field, PrivateAttr, SecretStr, field_validator, model_validator
 
+from .chunk_clock import AsyncStreamTurn
 from .chunks import ChunkMaker, chunks_of_stream, chunks_of_stream_async
 from .client import TURN, AsyncClient, SyncClient
 from .compaction import compact_request, window_of
@@ -198,10 +199,11 @@ class ChatOpenAIWebSocket(ChatOpenAI):
         kwargs: Mapping[str, Any],
         *,
         stream: bool,
+        kind: type[Turn] = Turn,
     ) -> Turn:
         given = {**kwargs, "stream": True} if stream else dict(kwargs)
         settings = super()._get_request_payload([], stop=stop, **given)
-        turn = Turn(route, messages, settings, wants_events=stream)
+        turn = kind(route, messages, settings, wants_events=stream)
         over_socket = turn.kind == "websocket"
         if over_socket:
             check_arguments(settings)
@@ -262,7 +264,7 @@ class ChatOpenAIWebSocket(ChatOpenAI):
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
         route = await self._current_route().asked_async()
-        turn = self._turn(route, messages, stop, kwargs, stream=True)
+        turn = self._turn(route, messages, stop, kwargs, stream=True, kind=AsyncStreamTurn)
         chunks = self._own_chunks(turn, kwargs, chunks_of_stream_async, self.root_async_client)
         if chunks is None:
             # Around every wait langchain-openai puts `asyncio.wait_for`, which costs more than an event does and

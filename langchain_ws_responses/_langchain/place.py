@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
 from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
 
 from .._protocol.limits import Limits, RetryPolicy
+from .chunk_clock import chunk_timeout_of
 from .outgoing import headers_of, named, query_of, warn_of_http_clients
 from .route import Route, clocks_for, secret_for
 
@@ -16,9 +16,6 @@ if TYPE_CHECKING:
     from .._transport.endpoint import Endpoint
 
 __all__ = ["check_place", "endpoint_of", "route_of"]
-
-# Where langchain-openai takes the default of `stream_chunk_timeout` from.
-_CHUNK_ENV = "LANGCHAIN_OPENAI_STREAM_CHUNK_TIMEOUT_S"
 
 
 def _client(model: Any) -> Any:
@@ -102,12 +99,8 @@ def route_of(model: Any, manager: Any) -> Route:
         chain=model.chain,
         system_mode=model.system_mode,
         on_ambiguous=model.on_ambiguous,
-        clocks=clocks_for(
-            limits,
-            timeout=model.request_timeout,
-            stream_chunk_timeout=model.stream_chunk_timeout,
-            chunk_set="stream_chunk_timeout" in model.model_fields_set or _CHUNK_ENV in os.environ,
-        ),
+        clocks=clocks_for(limits, model.request_timeout),
+        chunk_timeout=chunk_timeout_of(model),
         max_attempts=retry.max_attempts if model.max_retries is None else model.max_retries + 1,
         max_dials=None if model.max_retries is None else model.max_retries + 1,
         retry=retry,

@@ -37,24 +37,16 @@ class Clocks:
     between_events: float | None
 
 
-def clocks_for(
-    limits: Limits, *, timeout: Any, stream_chunk_timeout: float | None, chunk_set: bool
-) -> Clocks:
+def clocks_for(limits: Limits, timeout: Any) -> Clocks:
     """Combines the manager's limits with what the user set on the model.
 
     Args:
         limits: The manager's.
         timeout: The model's `timeout`: seconds, a `(connect, read)` pair or an object with `read`; None if not set.
-        stream_chunk_timeout: The model's.
-        chunk_set: Whether the user set it.
     """
-    first, between = limits.first_event_timeout, limits.between_events_timeout
     if timeout is not None:
-        set_clocks = clocks_of(timeout)
-        first, between = set_clocks.first_event, set_clocks.between_events
-    if chunk_set:
-        between = stream_chunk_timeout or None
-    return Clocks(first, between)
+        return clocks_of(timeout)
+    return Clocks(limits.first_event_timeout, limits.between_events_timeout)
 
 
 def clocks_of(timeout: Any) -> Clocks:
@@ -121,6 +113,7 @@ class Route:
         system_mode: `auto`, `input` or `instructions`.
         on_ambiguous: `resend` or `raise`.
         clocks: Seconds that a turn may take.
+        chunk_timeout: Seconds that an async stream may wait between two events, if that was set.
         max_attempts: Attempts at a turn.
         max_dials: Attempts at dialing that a turn waits for; None leaves it to the manager.
         retry: Bounds of the waits between attempts.
@@ -144,6 +137,7 @@ class Route:
     secret: bytes = field(repr=False)
     scope: tuple[str | None, ...] = field(repr=False)
     client: Any = field(default=None, repr=False)
+    chunk_timeout: float | None = None
     ask: AskKey | None = field(default=None, repr=False)
     api_key: str | None = field(default=None, repr=False)
     _learned: _Learned = field(default_factory=_Learned, repr=False)

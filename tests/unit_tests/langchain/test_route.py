@@ -23,25 +23,19 @@ LIMITS = Limits(first_event_timeout=60, between_events_timeout=600)
 
 
 @pytest.mark.parametrize(
-    ("timeout", "chunk", "chunk_set", "expected"),
+    ("timeout", "expected"),
     [
-        (None, 120.0, False, Clocks(60, 600)),
-        (5, 120.0, False, Clocks(5, 5)),
-        (2.5, 120.0, False, Clocks(2.5, 2.5)),
-        ((1.0, 7.0), 120.0, False, Clocks(7, 7)),
-        ((1.0, 7.0, 3.0, 4.0), 120.0, False, Clocks(7, 7)),
-        (openai.Timeout(9.0, read=4.0), 120.0, False, Clocks(4, 4)),
-        (openai.Timeout(None), 120.0, False, Clocks(None, None)),
-        (None, 30.0, True, Clocks(60, 30)),
-        (None, None, True, Clocks(60, None)),
-        (None, 0, True, Clocks(60, None)),
-        (5, 30.0, True, Clocks(5, 30)),
+        (None, Clocks(60, 600)),
+        (5, Clocks(5, 5)),
+        (2.5, Clocks(2.5, 2.5)),
+        ((1.0, 7.0), Clocks(7, 7)),
+        ((1.0, 7.0, 3.0, 4.0), Clocks(7, 7)),
+        (openai.Timeout(9.0, read=4.0), Clocks(4, 4)),
+        (openai.Timeout(None), Clocks(None, None)),
     ],
 )
-def test_what_the_user_set_wins_over_the_limits(
-    timeout: Any, chunk: float | None, chunk_set: bool, expected: Clocks
-) -> None:
-    assert clocks_for(LIMITS, timeout=timeout, stream_chunk_timeout=chunk, chunk_set=chunk_set) == expected
+def test_what_the_user_set_wins_over_the_limits(timeout: Any, expected: Clocks) -> None:
+    assert clocks_for(LIMITS, timeout) == expected
 
 
 def test_no_timeout_for_a_call_means_no_limit() -> None:

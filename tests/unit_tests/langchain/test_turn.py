@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import pickle
 import threading
 from typing import TYPE_CHECKING, Any
 
 import openai
 import pytest
 from langchain_core.messages import HumanMessage, SystemMessage
+from langchain_openai import StreamChunkTimeoutError
 from pairs import WAYS, http_model, outcome, run, socket_model
 
 from langchain_ws_responses import ConnectionManager, Limits, Replay, RetryPolicy, failure_of, response_link
 from langchain_ws_responses._transport.runtime import runtime
-from langchain_ws_responses.errors import ConnectionLost
+from langchain_ws_responses.errors import ConnectionLost, TransportError
 from langchain_ws_responses.testing import (
     ResponsesServer,
     calls,
@@ -629,24 +631,51 @@ def test_own_instructions_are_left_alone(manager: ConnectionManager) -> None:
 # -- clocks ----------------------------------------
 
 
-@pytest.mark.parametrize("way", STREAMS)
+def stalling(gate: threading.Event) -> ResponsesServer:
+    """A server that stops in the middle of every answer."""
+    return ResponsesServer(answer=lambda _request: hold(gate, text(ANSWER, 8), after_events=6))
+
+
 @pytest.mark.parametrize("where", ["field", "environment"])
-def test_stream_chunk_timeout_bounds_the_wait_between_events(
-    monkeypatch: pytest.MonkeyPatch, where: str, way: str
+def test_stream_chunk_timeout_ends_an_async_stream_with_the_error_of_http(
+    manager: ConnectionManager, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
     gate = threading.Event()
-    manager = ConnectionManager(limits=Limits(first_event_timeout=1))
     given: dict[str, Any] = {}
     if where == "field":
-        given["stream_chunk_timeout"] = 0.05
+        given["stream_chunk_timeout"] = 0.2
     else:
-        monkeypatch.setenv("LANGCHAIN_OPENAI_STREAM_CHUNK_TIMEOUT_S", "0.05")
-    with manager, ResponsesServer(hold(gate, text(ANSWER, 8), after_events=6)) as server:
-        seen, failure = outcome(socket_model(server, manager, **given), way, "Hello")
+        monkeypatch.setenv("LANGCHAIN_OPENAI_STREAM_CHUNK_TIMEOUT_S", "0.2")
+    with stalling(gate) as server:
+        _, over_http = outcome(http_model(server, **given), "astream", "Hello")
+        seen, failure = outcome(socket_model(server, manager, **given), "astream", "Hello")
         gate.set()
-        assert isinstance(failure, openai.APITimeoutError)
-        ours = failure_of(failure)
-        assert ours is not None
+    assert isinstance(over_http, StreamChunkTimeoutError)
+    assert ANSWER.startswith(said(seen))
+    for ours in (failure, pickle.loads(pickle.dumps(failure))):  # noqa: S301 - made in this line
+        assert isinstance(ours, StreamChunkTimeoutError)
+        assert isinstance(ours, TransportError)
+        assert (ours.timeout_s, ours.model_name) == (over_http.timeout_s, over_http.model_name)
         assert ours.failure.kind == "between_events_timeout"
-        assert ANSWER.startswith(said(seen))
-        assert said(seen)
+        assert ours.replay is (Replay.UNSAFE if said(seen) else Replay.AMBIGUOUS)
+        assert ours.chunks_received == ours.events_seen > 0
+        assert "`stream_chunk_timeout`" in str(ours)
+
+
+@pytest.mark.parametrize("way", ["invoke", "stream", "ainvoke"])
+def test_stream_chunk_timeout_bounds_nothing_but_async_streams(way: str) -> None:
+    with ConnectionManager() as manager, ResponsesServer(ANSWER, event_delay=0.02) as server:
+        assert said(run(socket_model(server, manager, stream_chunk_timeout=0.001), way, "Hello")) == ANSWER
+
+
+@pytest.mark.parametrize("chunk", [None, 0, 30.0])
+@pytest.mark.parametrize("other", ["timeout", "limits"])
+def test_stream_chunk_timeout_takes_no_other_clock_away(chunk: float | None, other: str) -> None:
+    gate = threading.Event()
+    limits = Limits(between_events_timeout=0.05) if other == "limits" else Limits()
+    given: dict[str, Any] = {"timeout": 0.2} if other == "timeout" else {}
+    with ConnectionManager(limits=limits) as manager, stalling(gate) as server:
+        model = socket_model(server, manager, stream_chunk_timeout=chunk, **given)
+        _, failure = outcome(model, "astream", "Hello")
+        gate.set()
+    assert isinstance(failure, openai.APITimeoutError)
