@@ -70,14 +70,15 @@ def _request() -> Any:
     return http.Request("POST", _ADDRESS)
 
 
-def _response(status: int, headers: dict[str, str]) -> Any:
+def http_response(status: int, headers: dict[str, str], body: bytes = b"") -> Any:
+    """Makes the response over HTTP that `openai` and LangChain look for on an error."""
     try:
         import httpx2 as http
     except ModuleNotFoundError:
         import httpx as http  # type: ignore[no-redef,unused-ignore]
     # The response refuses what is not ASCII.
     plain = {name: value for name, value in headers.items() if name.isascii() and value.isascii()}
-    return http.Response(status, headers=plain, request=_request())
+    return http.Response(status, headers=plain, content=body, request=_request())
 
 
 class WebSocketResponsesError(openai.OpenAIError):
@@ -123,7 +124,7 @@ class WebSocketResponsesError(openai.OpenAIError):
         # `Any`: mypy takes a class that is both this one and an `openai` one for impossible.
         error: Any = self
         if isinstance(error, openai.APIStatusError):
-            response = _response(record.status or 400, record.headers)
+            response = http_response(record.status or 400, record.headers)
             openai.APIStatusError.__init__(error, message, response=response, body=record.body())
         elif isinstance(error, openai.APIError):
             openai.APIError.__init__(error, message, _request(), body=record.body())

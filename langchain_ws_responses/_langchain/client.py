@@ -11,7 +11,9 @@ from typing import Any
 
 import openai
 
-from .._protocol.events import Frame, FrameError
+from .. import _json
+from .._protocol.events import EventKind, Frame, FrameError
+from ..errors import http_response
 from .events import event_of, light_response_of, response_of
 from .turn import Turn
 
@@ -80,6 +82,15 @@ def _answer(turn: Turn, frame: Frame) -> Any:
     from .private import parse_response
 
     return parse_response(text_format=text_format, input_tools=turn.settings.get("tools"), response=response)
+
+
+def _raw_answer(turn: Turn, frame: Frame) -> _RawResponse:
+    answer = _answer(turn, frame)
+    if frame.kind is not EventKind.FAILED:
+        return _RawResponse(answer)
+    # langchain-openai raises an error, with the response that this says and traces show.
+    body = _json.dumps(_json.loads(frame.raw).get("response"))
+    return _RawResponse(answer, http_response=http_response(200, {}, body))
 
 
 def _event(turn: Turn, frame: Frame) -> Any:
@@ -338,7 +349,7 @@ class SyncClient:
         if turn is None:
             return self._inner.responses.with_raw_response.create(**kwargs)
         if turn.kind == "websocket" and (frame := self._collect(turn)) is not None:
-            return _RawResponse(_answer(turn, frame))
+            return _raw_answer(turn, frame)
         return self._over_http(turn)
 
     def _collect(self, turn: Turn) -> Frame | None:
@@ -414,7 +425,7 @@ class AsyncClient:
         if turn is None:
             return await self._inner.responses.with_raw_response.create(**kwargs)
         if turn.kind == "websocket" and (frame := await self._collect(turn)) is not None:
-            return _RawResponse(_answer(turn, frame))
+            return _raw_answer(turn, frame)
         return await self._over_http(turn)
 
     async def _collect(self, turn: Turn) -> Frame | None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import openai
 import pytest
+from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.exceptions import ContextOverflowError
 from pairs import KEY, WAYS, http_model, outcome, socket_model
 from pydantic import ValidationError
@@ -147,6 +148,35 @@ def test_failed_and_incomplete_responses_end_as_over_http(
         assert str(raised) == str(expected)
         assert [message.text for message in seen] == [message.text for message in expected_seen]
         assert len(server.requests) == 2
+
+
+class Hearing(BaseCallbackHandler):
+    """Notes what callbacks and traces are told of a model call that failed."""
+
+    def __init__(self) -> None:
+        self.metadata: list[dict[str, Any]] = []
+
+    def on_llm_error(self, error: BaseException, **kwargs: Any) -> None:
+        self.metadata += [one.message.response_metadata for [one] in kwargs["response"].generations]
+
+
+@pytest.mark.parametrize("way", ["invoke", "ainvoke"])
+def test_callbacks_are_told_the_body_of_a_failed_response(manager: ConnectionManager, way: str) -> None:
+    over_http, over_socket = Hearing(), Hearing()
+    schema = {"type": "function", "description": "x" * 200, "parameters": {}}
+    tools = [{**schema, "name": f"tool_{number}"} for number in range(9)]
+    sorry = failed("server_error", "Sorry.")
+    with ResponsesServer("One.", "Two.", sorry, sorry) as server:
+        model = socket_model(server, manager, callbacks=[over_socket])
+        for _ in range(3):  # the tools come back each time, and are passed over from the second time on
+            outcome(model, way, "Hello", tools=tools)
+        outcome(http_model(server, callbacks=[over_http]), way, "Hello", tools=tools)
+    [expected], [told] = over_http.metadata, over_socket.metadata
+    own = {"id", "created_at"}
+    assert {**told["body"], **dict.fromkeys(own)} == {**expected["body"], **dict.fromkeys(own)}
+    assert told["body"]["error"] == {"code": "server_error", "message": "Sorry."}
+    assert len(told["body"]["tools"]) == len(tools)
+    assert told["status_code"] == expected["status_code"]
 
 
 def test_turn_after_a_failed_response_is_sent_whole_and_right(manager: ConnectionManager) -> None:
