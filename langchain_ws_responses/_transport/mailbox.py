@@ -6,6 +6,7 @@ Items cross in batches: a caller is woken once for all that came in since it las
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 import weakref
 from collections import deque
@@ -15,6 +16,9 @@ from typing import Any, Protocol
 from .crossing import Crossing
 
 __all__ = ["AsyncMailbox", "Mailbox", "SyncMailbox"]
+
+# Windows does not interrupt who waits for a lock: Ctrl-C is noticed between two waits.
+_AT_ONCE: float | None = 0.5 if sys.platform == "win32" else None
 
 
 class Mailbox(Protocol):
@@ -72,9 +76,13 @@ class SyncMailbox(_Counted):
 
     def get(self) -> list[Any]:
         """Waits for the next items."""
-        items, size = self._queue.get()
-        self._taken_bytes += size
-        return items
+        while True:
+            try:
+                items, size = self._queue.get(timeout=_AT_ONCE)
+            except Empty:
+                continue
+            self._taken_bytes += size
+            return items
 
 
 _here = threading.local()

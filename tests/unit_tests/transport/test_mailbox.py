@@ -6,6 +6,7 @@ import asyncio
 import gc
 import threading
 from collections import deque
+from queue import Empty
 from typing import Any
 
 import pytest
@@ -41,6 +42,28 @@ def test_a_sync_caller_waits() -> None:
     box.put(["late"], 1)
     thread.join(10)
     assert got == ["late"]
+
+
+def test_a_sync_caller_that_waits_in_pieces_can_be_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Waits:
+        """As on Windows: a signal is handled between two waits, and not in one."""
+
+        def __init__(self, *ends: Any) -> None:
+            self.ends = list(ends)
+
+        def get(self, timeout: float) -> Any:
+            assert timeout == 0.5
+            end = self.ends.pop(0)
+            if isinstance(end, tuple):
+                return end
+            raise end
+
+    monkeypatch.setattr(mailbox, "_AT_ONCE", 0.5)
+    box: Any = SyncMailbox()
+    box._queue = Waits(Empty, Empty, (["late"], 1), Empty, KeyboardInterrupt)
+    assert box.get() == ["late"]
+    with pytest.raises(KeyboardInterrupt):
+        box.get()
 
 
 @pytest.mark.parametrize("kind", ["sync", "async"])
