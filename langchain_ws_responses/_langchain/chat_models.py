@@ -30,6 +30,7 @@ from .fields import (
     transport_from_environment,
     warn_of_call,
 )
+from .payload import HOOK, payload_of, turns_let_through
 from .place import check_place, endpoint_of, route_of
 from .ready import awarm_up, remember, warm_up
 from .report import observed
@@ -96,6 +97,11 @@ class ChatOpenAIWebSocket(ChatOpenAI):
         super().__init__(*args, **kwargs)
         # Here and not in a validator: pydantic would quote all arguments, the key among them.
         check_place(self)
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if getattr(cls, HOOK) is not ChatOpenAIWebSocket._get_request_payload:
+            setattr(cls, HOOK, turns_let_through(getattr(cls, HOOK)))
 
     @model_validator(mode="before")
     @classmethod
@@ -202,7 +208,7 @@ class ChatOpenAIWebSocket(ChatOpenAI):
         kind: type[Turn] = Turn,
     ) -> Turn:
         given = {**kwargs, "stream": True} if stream else dict(kwargs)
-        settings = super()._get_request_payload([], stop=stop, **given)
+        settings = payload_of(self, ChatOpenAIWebSocket, messages, stop, given)
         turn = kind(route, messages, settings, wants_events=stream)
         over_socket = turn.kind == "websocket"
         if over_socket:
@@ -353,7 +359,7 @@ class ChatOpenAIWebSocket(ChatOpenAI):
         if tools:
             kwargs = {**cast("Any", self.bind_tools(tools)).kwargs, **kwargs}
         read = self._convert_input(messages).to_messages() if messages else []
-        return read, super()._get_request_payload([], **kwargs)
+        return read, payload_of(self, ChatOpenAIWebSocket, read, None, kwargs)
 
     def compact(self, messages: LanguageModelInput, **kwargs: Any) -> list[BaseMessage]:
         """Shortens a conversation with the provider's `/responses/compact`, over HTTP.
@@ -384,8 +390,10 @@ class ChatOpenAIWebSocket(ChatOpenAI):
     def _compact_turn(self, route: Route, messages: LanguageModelInput, kwargs: dict[str, Any]) -> Turn:
         # Leading system text goes to `instructions`, so that it is not melted into the compaction item.
         route = replace(route, transport="http", system_mode="instructions")
-        settings = super()._get_request_payload([], **kwargs)
-        return Turn(route, self._convert_input(messages).to_messages(), settings, wants_events=False)
+        read = self._convert_input(messages).to_messages()
+        return Turn(
+            route, read, payload_of(self, ChatOpenAIWebSocket, read, None, kwargs), wants_events=False
+        )
 
     def explain(self, message: BaseMessage | None = None) -> str:
         """Says in plain words why a turn was sent as it was.

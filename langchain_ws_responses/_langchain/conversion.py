@@ -21,7 +21,7 @@ from .._json import canonical
 from .calls import content_calls, made_by_provider
 from .private import construct_responses_api_input
 
-__all__ = ["convert", "convert_answer", "merged"]
+__all__ = ["convert", "convert_answer", "detached", "merged"]
 
 # A wire item of an older turn that a later message answers by this item's id, or by its call id.
 _ANSWERED_BY_ID = "mcp_approval_request"
@@ -46,7 +46,7 @@ def convert(message: BaseMessage) -> list[dict[str, Any]]:
             return [_tool_output(message, content)]
     if isinstance(message, AIMessage):
         return convert_answer(message, None)
-    return construct_responses_api_input([_detached(message)], store=None)
+    return construct_responses_api_input([detached(message)], store=None)
 
 
 def _tool_output(message: ToolMessage, content: str) -> dict[str, Any]:
@@ -64,7 +64,7 @@ def _tool_output(message: ToolMessage, content: str) -> dict[str, Any]:
 
 
 def convert_answer(message: AIMessage, store: bool | None) -> list[dict[str, Any]]:
-    items: list[dict[str, Any]] = construct_responses_api_input([_detached(message)], store=store)
+    items: list[dict[str, Any]] = construct_responses_api_input([detached(message)], store=store)
     return _rebuilt(message, items) if _edited(message) else items
 
 
@@ -95,7 +95,7 @@ def merged(items: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return found
 
 
-def _detached(message: BaseMessage) -> BaseMessage:
+def detached(message: BaseMessage) -> BaseMessage:
     """A copy for langchain-openai to convert: it changes blocks in place and hands out the message's own."""
     return message.model_copy(
         update={

@@ -256,7 +256,7 @@ class _Keeper:
 
 def _warm_turn(route: Route, messages: Sequence[BaseMessage], settings: dict[str, Any]) -> Turn | None:
     """Makes a warm-up, or None where it would not be kept or could not be sent."""
-    if not route.keeps_warm_up or route.chain == "off":
+    if not route.keeps_warm_up or route.chain == "off" or "input" in settings:
         return None
     settings.pop("text_format", None)
     turn = Turn(route, messages, settings, wants_events=False, warm_up=True)

@@ -52,8 +52,9 @@ def settled(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Puts a request's settings where the plan finds them.
 
     Args:
-        settings: The request without `input`, as `ChatOpenAI` builds it. What `extra_body` has of the fields that the
-            plan reads takes the place of the named ones, as it does in openai's client.
+        settings: The request as `ChatOpenAI` builds it; `input` only where it is not what the messages say. What
+            `extra_body` has of the fields that the plan reads takes the place of the named ones, as it does in openai's
+            client.
 
     Returns:
         The settings of the same request. With `store=False` they ask for encrypted reasoning, without which a full
@@ -75,7 +76,8 @@ def gives_input(settings: Mapping[str, Any]) -> bool:
     """Whether the caller says what the request continues or holds, beside the messages or in their place."""
     extra = settings.get("extra_body")
     return (
-        settings.get("previous_response_id") is not None
+        "input" in settings
+        or settings.get("previous_response_id") is not None
         or settings.get("conversation") is not None
         or (isinstance(extra, Mapping) and "input" in extra)
     )

@@ -42,7 +42,7 @@ class Turn:
     Args:
         route: Where it goes.
         messages: What the model must see.
-        settings: The request without `input`, as `ChatOpenAI` builds it.
+        settings: The request as `ChatOpenAI` builds it; `input` only where it is not what the messages say.
         wants_events: Whether the caller looks at more than the terminal event.
         warm_up: Nothing is generated: the server reads what a later turn will continue from.
     """
@@ -152,17 +152,16 @@ class Turn:
 
     def _request(self) -> dict[str, Any]:
         """The request as data: settings, what is continued, and the items to send."""
-        request = {
-            name: value for name, value in self.settings.items() if name not in ("input", "text_format")
-        }
+        request = {name: value for name, value in self.settings.items() if name != "text_format"}
         if self.plan.instructions and self.history.head:
             request["instructions"] = instructions_of(self.messages)
         if self.plan.previous_response_id is not None:
             request["previous_response_id"] = self.plan.previous_response_id
         if self.warm_up:
             request["generate"] = False
-        request["input"] = items = self._input()
-        self.items = len(items)
+        if "input" not in request:
+            request["input"] = self._input()
+        self.items = len(request["input"])
         return request
 
     def _input(self) -> list[dict[str, Any]]:

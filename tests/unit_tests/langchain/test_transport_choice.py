@@ -387,6 +387,23 @@ def test_with_websocket_takes_a_model_of_its_own_kind(
     assert moved.websocket_url is None
 
 
+class Careful(ChatOpenAI):
+    """Has a default of its own, which its models do not count as set."""
+
+    temperature: float | None = 0.1
+
+
+class CarefulHere(ChatOpenAIWebSocket):
+    temperature: float | None = 0.1
+
+
+def test_with_websocket_refuses_a_subclass_whose_own_would_be_lost() -> None:
+    with pytest.raises(TypeError, match="cannot take over what Careful changes of ChatOpenAI"):
+        with_websocket(Careful(model="gpt-5.5", api_key=KEY))
+    taken = with_websocket(CarefulHere(model="gpt-5.5", api_key=KEY), chain="off")
+    assert (type(taken), taken.temperature, taken.chain) == (CarefulHere, 0.1, "off")
+
+
 def test_with_websocket_takes_a_model_behind_a_proxy() -> None:
     plain = ChatOpenAI(model="gpt-5.5", api_key=KEY, openai_proxy="http://127.0.0.1:9")
     assert with_websocket(plain).openai_proxy == "http://127.0.0.1:9"
