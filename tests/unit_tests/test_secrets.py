@@ -115,8 +115,8 @@ def stalling(stage: Stage) -> Any:
     return hold(gate, text(canary("answer"), 8), after_events=5)
 
 
-def timing_out(stage: Stage) -> ChatOpenAIWebSocket:
-    return stage.model(stage.serve(answer=lambda _request: stalling(stage)), timeout=0.2)
+def timing_out(**clock: float) -> Callable[[Stage], ChatOpenAIWebSocket]:
+    return lambda stage: stage.model(stage.serve(answer=lambda _request: stalling(stage)), **clock)
 
 
 def crowded(**limits: Any) -> Callable[[Stage], ChatOpenAIWebSocket]:
@@ -171,7 +171,8 @@ FAULTS: dict[str, tuple[Callable[[Stage], ChatOpenAIWebSocket], str]] = {
     "deaf": (deaf_server, "DialTimeout"),
     "lost": (playing(drop(4, answer=canary("answer")), on_ambiguous="raise"), "ConnectionLost"),
     "lost with a reason": (playing(drop(4, 1011), on_ambiguous="raise"), "ConnectionLost"),
-    "stalled": (timing_out, "TurnTimeout"),
+    "stalled": (timing_out(timeout=0.2), "TurnTimeout"),
+    "stalled stream": (timing_out(stream_chunk_timeout=0.2), "StreamChunkTimeout"),
     "no lane": (crowded(lease_timeout=0.05), "LeaseTimeout"),
     "too many": (crowded(max_waiting=0), "TooManyWaiting"),
     "too large": (
@@ -246,8 +247,8 @@ def test_a_key_that_a_callable_gives_is_not_shown_when_it_is_refused(
 @pytest.mark.parametrize("fault", FAULTS)
 def test_no_error_shows_a_secret_anywhere(stage: Stage, fault: str, way: str) -> None:
     make, name = FAULTS[fault]
-    if name == "BufferOverflow" and way == "invoke":
-        way = "astream"  # only a stream piles up
+    if name in ("BufferOverflow", "StreamChunkTimeout"):
+        way = "astream"  # only a stream piles up, or has this clock
     callbacks, tracer = Callbacks(), Tracer()
     with all_logs() as logs:
         model = make(stage)
