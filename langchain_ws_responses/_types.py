@@ -63,7 +63,7 @@ class Reason(_Word):
     STREAM_LIMIT = "stream_limit"
     """A resend after the server refused the lane or the connection."""
     CALLER = "caller"
-    """The caller passed its own `previous_response_id` or `conversation`: sent as given."""
+    """The caller passed its own `previous_response_id`, `conversation` or input: sent as given."""
     WARM_UP = "warm_up"
     """A warm-up: nothing is generated."""
 

@@ -64,8 +64,9 @@ _REASONS: dict[str, tuple[str, str | None]] = {
         "nothing on your side: the next turn is a delta again",
     ),
     "caller": (
-        "the call had a previous_response_id or conversation of its own, which is sent as given",
-        "leave them out: the messages tell what can be continued",
+        "the call had a previous_response_id, a conversation or an input of its own, which is sent as given",
+        "leave them out, and what a _get_request_payload of your own changes of the input: the messages tell what can "
+        "be continued",
     ),
     "warm_up": ("it was a warm-up: the server reads, and generates nothing", None),
 }
