@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from langchain_core.messages import (
     AIMessage,
@@ -15,9 +15,13 @@ from langchain_core.messages import (
     ToolMessage,
 )
 
-from .turn import Turn
+from .._protocol.chain import proves
+from .messages import items_of
 
-__all__ = ["compact_request", "window_of"]
+if TYPE_CHECKING:
+    from .turn import Turn
+
+__all__ = ["compact_request", "compacted", "window_of"]
 
 # What the endpoint takes of a request's settings.
 _TAKEN = ("model", "input", "instructions", "previous_response_id", "prompt_cache_key", "service_tier")
@@ -109,3 +113,22 @@ def _with_item(answer: AIMessage, item: dict[str, Any]) -> AIMessage:
         invalid_tool_calls=invalid,
         response_metadata=answer.response_metadata,
     )
+
+
+def compacted(turn: Turn) -> tuple[int, int] | None:
+    """Finds the newest compaction item that stands for exactly the messages before it.
+
+    Returns:
+        Position of its message, and of the item in that message's items; None where there is none, or where the
+        messages before it are not those that it was made from.
+    """
+    for position, link in turn.history.links:
+        items = items_of(turn.messages[position], store=turn.store)
+        cuts = [index for index, item in enumerate(items) if item.get("type") == "compaction"]
+        if cuts:
+            key = turn.route.key(turn.model)
+            proved = proves(
+                turn.history, position, link, key=key, model=turn.model, instructions=turn.plan.instructions
+            )
+            return (position, cuts[-1]) if proved else None
+    return None

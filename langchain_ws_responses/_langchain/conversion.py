@@ -26,6 +26,8 @@ __all__ = ["convert", "convert_answer", "detached", "merged"]
 # A wire item of an older turn that a later message answers by this item's id, or by its call id.
 _ANSWERED_BY_ID = "mcp_approval_request"
 _ANSWERED_BY_CALL_ID = frozenset({"apply_patch_call", "computer_call", "tool_search_call"})
+# Where "v0" keeps the item ids of its calls, be there any or none.
+_CALL_IDS = "__openai_function_call_ids__"
 # What belongs to a call beside name, arguments and ids.
 _CALL_EXTRAS = ("namespace", "async")
 
@@ -68,30 +70,37 @@ def convert_answer(message: AIMessage, store: bool | None) -> list[dict[str, Any
     return _rebuilt(message, items) if _edited(message) else items
 
 
-def merged(items: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def merged(parts: Iterable[tuple[BaseMessage, Sequence[dict[str, Any]]]]) -> list[dict[str, Any]]:
     """Joins what several messages say in one item's name: an answer that was split, or that the state holds twice.
 
     The service refuses an id that comes twice, and langchain-openai joins these when it converts a whole conversation.
 
     Args:
-        items: The items of all messages, in order; never changed.
+        parts: Messages with their items, in order; never changed.
     """
     found: list[dict[str, Any]] = []
     places: dict[str, int] = {}
     called: set[Any] = set()
-    for item in items:
-        kind, item_id = item.get("type"), item.get("id")
-        if kind == "message" and item_id and isinstance(content := item.get("content"), list):
-            if (place := places.get(item_id)) is not None:
-                phase = {"phase": item["phase"]} if "phase" in item else {}
-                found[place] = {**found[place], "content": [*found[place]["content"], *content], **phase}
-                continue
-            places[item_id] = len(found)
-        elif kind == "function_call" or kind == "custom_tool_call":
-            if not item_id and item.get("call_id") in called:
-                continue
-            called.add(item.get("call_id"))
-        found.append(item)
+    for message, items in parts:
+        # A call that stands in `tool_calls` alone is none of its own where that id was called before.
+        bare = (
+            isinstance(message, AIMessage)
+            and _CALL_IDS not in message.additional_kwargs
+            and not content_calls(message)
+        )
+        for item in items:
+            kind, item_id = item.get("type"), item.get("id")
+            if kind == "message" and item_id and isinstance(content := item.get("content"), list):
+                if (place := places.get(item_id)) is not None:
+                    phase = {"phase": item["phase"]} if "phase" in item else {}
+                    found[place] = {**found[place], "content": [*found[place]["content"], *content], **phase}
+                    continue
+                places[item_id] = len(found)
+            elif kind == "function_call" or kind == "custom_tool_call":
+                if bare and not item_id and item.get("call_id") in called:
+                    continue
+                called.add(item.get("call_id"))
+            found.append(item)
     return found
 
 
@@ -118,7 +127,7 @@ def _edited(message: AIMessage) -> bool:
     valid, invalid = message.tool_calls, message.invalid_tool_calls
     shown = content_calls(message)
     # "v0" keeps no function call in its content, only the item ids by call id, in the order of the calls.
-    ids = message.additional_kwargs.get("__openai_function_call_ids__")
+    ids = message.additional_kwargs.get(_CALL_IDS)
     if ids and isinstance(ids, Mapping) and not isinstance(message.content, str):
         broken = [call.get("id") for call in invalid if call.get("id") in ids]
         expected = [key for key in ids if key not in broken]

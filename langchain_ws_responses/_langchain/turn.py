@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 from langchain_core.messages import AIMessage, BaseMessage
 
 from .. import _json
-from .._protocol.chain import History, Plan, digest, plan, proves
+from .._protocol.chain import History, Plan, digest, plan
 from .._protocol.events import EventKind, Frame, FrameError
 from .._protocol.recovery import Action, Progress, decide
 from .._types import Failure, FailureKind, Phase, Reason, Replay, SendMode
 from ..errors import ConfigurationError, WebSocketResponsesError, error_from
+from .compaction import compacted
 from .conversion import merged
 from .index import INDEX, with_known_links
 from .links import LINK_KEY, TRANSPORT_KEY
@@ -73,6 +74,7 @@ class Turn:
         self._clocks = clocks_of(settings["timeout"]) if "timeout" in settings else route.clocks
         self._delivered = 0
         self._attempts = 0
+        self._asked = False
         self._began = time.monotonic()
         self._resends = 0
         self._ambiguous_resends = 0
@@ -152,6 +154,9 @@ class Turn:
 
     def _request(self) -> dict[str, Any]:
         """The request as data: settings, what is continued, and the items to send."""
+        if self._asked:
+            self._look_again()
+        self._asked = True
         request = {name: value for name, value in self.settings.items() if name != "text_format"}
         if self.plan.instructions and self.history.head:
             request["instructions"] = instructions_of(self.messages)
@@ -161,47 +166,35 @@ class Turn:
             request["generate"] = False
         if "input" not in request:
             request["input"] = self._input()
-        self.items = len(request["input"])
+        given = request["input"]
+        self.items = len(given) if isinstance(given, list) else int(isinstance(given, str))
         return request
+
+    def _look_again(self) -> None:
+        """What is sent again is what the messages say by now: the link must say the same, and a delta be one still."""
+        before, self._history = self._history, None
+        if before is None or self.plan.mode is not SendMode.DELTA:
+            return
+        if self.history.digests[: self.plan.start] != before.digests[: self.plan.start]:
+            self.plan = self._full_plan(Reason.HISTORY_CHANGED)
 
     def _input(self) -> list[dict[str, Any]]:
         start = max(self.plan.start, self.history.head if self.plan.instructions else 0)
-        messages, items = self.messages[start:], []
-        compacted = self._compacted() if self.plan.mode is SendMode.FULL else None
-        if compacted is not None:
-            position, cut = compacted
-            for message in self.messages[start : self.history.head]:
-                items += items_of(message, store=self.store)
-            items += items_of(self.messages[position], store=self.store)[cut:]
+        messages = self.messages[start:]
+        parts: list[tuple[BaseMessage, list[dict[str, Any]]]] = []
+        beginning = None
+        if self.plan.mode is SendMode.FULL and not self._as_given and self.route.chain != "off":
+            beginning = compacted(self)
+        if beginning is not None:
+            position, cut = beginning
+            newest = self.messages[position]
+            parts = [
+                (each, items_of(each, store=self.store)) for each in self.messages[start : self.history.head]
+            ]
+            parts.append((newest, items_of(newest, store=self.store)[cut:]))
             messages = self.messages[position + 1 :]
-        for message in messages:
-            items += items_of(message, store=self.store)
-        return merged(items)
-
-    def _compacted(self) -> tuple[int, int] | None:
-        """Finds the newest compaction item that stands for exactly the messages before it.
-
-        Returns:
-            Position of its message, and of the item in that message's items; None where there is none, or where
-            the messages before it are not those that it was made from.
-        """
-        if self._as_given or self.route.chain == "off":
-            return None
-        for position, link in self.history.links:
-            items = items_of(self.messages[position], store=self.store)
-            cuts = [index for index, item in enumerate(items) if item.get("type") == "compaction"]
-            if cuts:
-                key = self.route.key(self.model)
-                proved = proves(
-                    self.history,
-                    position,
-                    link,
-                    key=key,
-                    model=self.model,
-                    instructions=self.plan.instructions,
-                )
-                return (position, cuts[-1]) if proved else None
-        return None
+        parts += [(message, items_of(message, store=self.store)) for message in messages]
+        return merged(parts)
 
     def body(self) -> bytes:
         """The request as it goes into the socket, without `type` and `stream_id`."""
@@ -237,9 +230,6 @@ class Turn:
         assert mailbox is not None  # noqa: S101
         self._attempts += 1
         self._held.clear()
-        if self._attempts > 1:
-            # What is sent again is what the messages say by now, and so must the link be.
-            self._history = None
         body = self.body()
         parent, stored = self._continued()
         self.ticket = Ticket(

@@ -46,6 +46,8 @@ OUTPUTS = (
     [said(1, "Two ", "parts."), said(2, "More.", phase="final_answer")],
     [said(3, "Look.", phase="commentary"), CALL],
     [SEARCH, said(2, "Found.")],
+    # As of a gateway that gives no ids and counts calls in each answer.
+    [{key: value for key, value in CALL.items() if key != "id"}],
 )
 ANSWERS = [
     made(turn_with(output), version) for output in OUTPUTS for version in VERSIONS for made in (invoked, streamed)
@@ -60,12 +62,14 @@ OTHERS: list[BaseMessage] = [
     HumanMessage("Hello."),
     ToolMessage("done", tool_call_id="call_1"),
     AIMessage("By hand."),
+    AIMessage(["Two", "texts"], tool_calls=[{"type": "tool_call", "name": "f", "args": {}, "id": "call_1"}]),
+    AIMessage([], tool_calls=[{"type": "tool_call", "name": "f", "args": {}, "id": "call_1"}]),
     AIMessage("", tool_calls=[{"type": "tool_call", "name": "f", "args": {}, "id": "call_1"}]),
 ]
 
 
 def wire(messages: list[BaseMessage], store: bool | None) -> list[dict[str, Any]]:
-    return merged([item for message in messages for item in items_of(message, store=store)])
+    return merged((message, items_of(message, store=store)) for message in messages)
 
 
 @settings(max_examples=150, deadline=None)

@@ -336,6 +336,54 @@ def test_a_message_edited_before_the_resend_is_what_the_answer_is_to(
         assert "edited" not in str(server.requests[2].seen)
 
 
+def test_a_message_redacted_before_a_delta_is_sent_again_makes_it_a_full_send(
+    manager: ConnectionManager, no_backoff: None
+) -> None:
+    said = HumanMessage("my card")
+
+    def answer(request: RecordedRequest) -> Answer:
+        if request.number == 2:
+            said.content = "my ****"
+            return error(code="rate_limit_exceeded", status=429)
+        return text(f"Answer {request.number}.")
+
+    with ResponsesServer(answer=answer) as server:
+        model = socket_model(server, manager, max_retries=2)
+        history = [said, model.invoke([said]), HumanMessage("Second?")]
+        second = model.invoke(history)
+        assert second.response_metadata["transport"]["reason"] == "history_changed"
+        model.invoke([*history, second, HumanMessage("Third?")])
+        assert [(request.is_delta, "my card" in str(request.seen)) for request in server.requests] == [
+            (False, True),
+            (True, True),
+            (False, False),
+            (True, False),
+        ]
+
+
+def test_a_message_edited_before_http_takes_over_is_what_the_answer_is_to(
+    manager: ConnectionManager, no_backoff: None
+) -> None:
+    said = HumanMessage("original")
+
+    def answer(request: RecordedRequest) -> Answer:
+        if request.number == 1:
+            said.content = "edited"
+            return drop(0, code=1009)
+        return text("Fine.")
+
+    with ResponsesServer(answer=answer) as server:
+        model = socket_model(server, manager, transport="auto", max_retries=2).bind_tools(
+            [{"type": "web_search"}]
+        )
+        first = model.invoke([said])
+        assert first.response_metadata["transport"]["kind"] == "http"
+        said.content = "original"
+        model.invoke([said, first, HumanMessage("Really?")])
+        assert "edited" not in str(server.requests[-1].seen)
+        assert len(server.requests[-1].seen) == 3
+
+
 def test_second_loss_is_raised(manager: ConnectionManager, no_backoff: None) -> None:
     with ResponsesServer(drop(1), drop(1)) as server:
         with pytest.raises(openai.APIConnectionError):
