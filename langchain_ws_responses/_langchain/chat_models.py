@@ -30,7 +30,7 @@ from .fields import (
     transport_from_environment,
     warn_of_call,
 )
-from .payload import HOOK, payload_of, turns_let_through
+from .payload import HOOK, payload_of, prompt_apart, turns_let_through
 from .place import check_place, endpoint_of, route_of
 from .ready import awarm_up, remember, warm_up
 from .report import observed
@@ -208,7 +208,7 @@ class ChatOpenAIWebSocket(ChatOpenAI):
         kind: type[Turn] = Turn,
     ) -> Turn:
         given = {**kwargs, "stream": True} if stream else dict(kwargs)
-        settings = payload_of(self, ChatOpenAIWebSocket, messages, stop, given)
+        settings = payload_of(self, ChatOpenAIWebSocket, messages, given, stop)
         turn = kind(route, messages, settings, wants_events=stream)
         over_socket = turn.kind == "websocket"
         if over_socket:
@@ -359,7 +359,7 @@ class ChatOpenAIWebSocket(ChatOpenAI):
         if tools:
             kwargs = {**cast("Any", self.bind_tools(tools)).kwargs, **kwargs}
         read = self._convert_input(messages).to_messages() if messages else []
-        return read, payload_of(self, ChatOpenAIWebSocket, read, None, kwargs)
+        return read, payload_of(self, ChatOpenAIWebSocket, read, kwargs)
 
     def compact(self, messages: LanguageModelInput, **kwargs: Any) -> list[BaseMessage]:
         """Shortens a conversation with the provider's `/responses/compact`, over HTTP.
@@ -391,9 +391,8 @@ class ChatOpenAIWebSocket(ChatOpenAI):
         # Leading system text goes to `instructions`, so that it is not melted into the compaction item.
         route = replace(route, transport="http", system_mode="instructions")
         read = self._convert_input(messages).to_messages()
-        return Turn(
-            route, read, payload_of(self, ChatOpenAIWebSocket, read, None, kwargs), wants_events=False
-        )
+        settings = prompt_apart(payload_of(self, ChatOpenAIWebSocket, read, kwargs))
+        return Turn(route, read, settings, wants_events=False)
 
     def explain(self, message: BaseMessage | None = None) -> str:
         """Says in plain words why a turn was sent as it was.

@@ -60,11 +60,13 @@ def settled(settings: Mapping[str, Any]) -> dict[str, Any]:
         The settings of the same request. With `store=False` they ask for encrypted reasoning, without which a full
         send would lose it.
     """
-    found = {name: value for name, value in settings.items() if type(value) not in _ABSENT}
+    found = dict(settings)
     extra = found.get("extra_body")
     if isinstance(extra, Mapping) and not _READ.isdisjoint(extra):
         found.update({name: value for name, value in extra.items() if name in _READ})
         found["extra_body"] = {name: value for name, value in extra.items() if name not in _READ}
+    # An input that is none has taken the place of what the messages say.
+    found = {name: value for name, value in found.items() if type(value) not in _ABSENT or name == "input"}
     if found.get("store") is False:
         include = list(found.get("include") or ())
         if _REASONING not in include:
@@ -105,6 +107,8 @@ def over_socket(request: dict[str, Any], text_format: Any) -> dict[str, Any]:
         request.update(extra)
     for name in _NOT_OVER_SOCKETS:
         request.pop(name, None)
+    for name in [name for name, value in request.items() if type(value) in _ABSENT]:
+        del request[name]
     if text_format is not None:
         from .private import text_format_param
 

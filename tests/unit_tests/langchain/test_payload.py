@@ -12,6 +12,7 @@ from pairs import KEY, WAYS, http_clients, run
 from pydantic import BaseModel
 
 from langchain_ws_responses import ChatOpenAIWebSocket, response_link
+from langchain_ws_responses._langchain import payload as payload_module
 from langchain_ws_responses.testing import ResponsesServer, text
 
 if TYPE_CHECKING:
@@ -129,6 +130,83 @@ def test_a_subclass_that_changes_settings_alone_still_sends_deltas(
         assert len(second.items) == 1
 
 
+def test_a_masking_class_is_heard_wherever_it_stands(
+    manager: ConnectionManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    masking = type("MaskingChat", (Masking, ChatOpenAI), {})
+    behind = type("Behind", (ChatOpenAIWebSocket, masking), {})
+    with ResponsesServer("One.", "Two.") as server:
+        models(server, manager, (masking, behind))[1].invoke(f"Pay with {CARD}.")
+        # As those do it who instrument a library.
+        original = ChatOpenAI._get_request_payload
+        monkeypatch.setattr(
+            ChatOpenAI, "_get_request_payload", lambda *args, **kwargs: masked(original(*args, **kwargs))
+        )
+        models(server, manager, (ChatOpenAI, ChatOpenAIWebSocket))[1].invoke(f"Pay with {CARD}.")
+        assert what_was_said(server) == [[("user", "Pay with ****.")]] * 2
+
+
+@pytest.mark.parametrize("transport", ["websocket", "http"])
+def test_a_subclass_sees_the_whole_conversation_whoever_tells_what_is_continued(
+    manager: ConnectionManager, transport: str
+) -> None:
+    """`use_previous_response_id` of `ChatOpenAI` sends the newest messages alone."""
+    for mixin, newest in ((Masking, 4), (InFlex, 1)):
+        with ResponsesServer("One.", "Two.") as server:
+            fields = {"use_previous_response_id": True, "transport": transport}
+            conversation(models(server, manager, pair(mixin), **fields)[1], "invoke")
+            assert [len(request.items) for request in server.requests] == [2, newest]
+            assert (CARD in str(what_was_said(server))) == (mixin is InFlex)
+            assert [len(request.seen) for request in server.requests] == [2, 4]
+
+
+class Prompting(Masking):
+    """Sends a stored prompt in the place of all input."""
+
+    def _get_request_payload(self, input_: Any, *, stop: Any = None, **kwargs: Any) -> dict[str, Any]:
+        payload = super()._get_request_payload(input_, stop=stop, **kwargs)
+        del payload["input"]
+        return {**payload, "prompt": {"id": "pmpt_1"}}
+
+
+class Telling(Masking):
+    """Sends a text."""
+
+    def _get_request_payload(self, input_: Any, *, stop: Any = None, **kwargs: Any) -> dict[str, Any]:
+        return {**super()._get_request_payload(input_, stop=stop, **kwargs), "input": "Say something."}
+
+
+@pytest.mark.parametrize("transport", ["websocket", "http"])
+@pytest.mark.parametrize(("mixin", "sent", "items"), [(Prompting, None, 0), (Telling, "Say something.", 1)])
+def test_an_input_of_any_form_is_sent_as_it_is(
+    manager: ConnectionManager, mixin: type, sent: Any, items: int, transport: str
+) -> None:
+    with ResponsesServer("One.", "Two.") as server:
+        plain, ours = models(server, manager, pair(mixin), transport=transport)
+        plain.invoke(f"Pay with {CARD}.")
+        answer = ours.invoke(f"Pay with {CARD}.")
+        assert [request.body.get("input") for request in server.requests] == [sent, sent]
+        assert answer.response_metadata["transport"]["items"] == items
+
+
+def test_langchain_converts_nothing_where_a_subclass_leaves_the_input_alone(
+    manager: ConnectionManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But for what it makes for the subclass to look at."""
+    converted: list[int] = []
+    original = payload_module._LANGCHAINS
+
+    def counted(model: Any, input_: Any, **kwargs: Any) -> Any:
+        converted.append(len(input_))
+        return original(model, input_, **kwargs)
+
+    monkeypatch.setattr(payload_module, "_LANGCHAINS", counted)
+    with ResponsesServer("One.", "Two.") as server:
+        model = models(server, manager, pair(InFlex))[1]
+        conversation(model, "invoke")
+    assert converted == []
+
+
 def test_a_subclass_of_a_subclass_is_heard_once(manager: ConnectionManager) -> None:
     asked: list[int] = []
 
@@ -161,8 +239,21 @@ def test_a_masking_subclass_parses_answers(manager: ConnectionManager) -> None:
 def test_a_masking_subclass_warms_up_and_compacts_masked(manager: ConnectionManager) -> None:
     with ResponsesServer() as server:
         model = models(server, manager, pair(Masking))[1]
-        history = [HumanMessage(f"Pay with {CARD}.")]
+        history = [SystemMessage(f"They have {CARD}."), HumanMessage(f"Pay with {CARD}.")]
         assert model.warm_up(history) is False
         model.compact(history)
-        assert CARD not in str([request.body for request in server.requests])
-        assert [request.kind for request in server.requests] == ["compact"]
+        assert [(request.kind, request.instructions, len(request.items)) for request in server.requests] == [
+            ("compact", "They have ****.", 1)
+        ]
+        assert CARD not in str(server.requests[0].body)
+
+
+def test_stop_sequences_may_be_given_to_warm_ups_and_compaction_as_to_turns(
+    manager: ConnectionManager,
+) -> None:
+    with ResponsesServer("One.") as server:
+        model = models(server, manager, (ChatOpenAI, ChatOpenAIWebSocket))[1]
+        assert model.bind(stop=["."]).invoke("a").text == "One."
+        model.warm_up([HumanMessage("a")], stop=["."])
+        assert model.compact([HumanMessage("a")], stop=["."])
+        assert [request.kind for request in server.requests if request.generate] == ["create", "compact"]

@@ -189,8 +189,13 @@ def test_values_that_say_that_there_is_none_are_left_out(
 ) -> None:
     with ResponsesServer("One.") as server:
         model = socket_model(server, manager, transport=transport)
-        assert model.invoke("a", user=absent, previous_response_id=absent).text == "One."
-        assert not {"user", "previous_response_id"} & server.requests[0].body.keys()
+        given = {
+            "user": absent,
+            "previous_response_id": absent,
+            "extra_body": {"store": absent, "custom": absent},
+        }
+        assert model.invoke("a", **given).text == "One."
+        assert not {"user", "previous_response_id", "store", "custom"} & server.requests[0].body.keys()
         assert server.requests[0].body["model"] == "gpt-5.5"
 
 
