@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
+from openai import NotGiven, Omit
 from pydantic import SecretStr
 
 __all__ = [
@@ -44,6 +45,7 @@ _SECRET_QUERIES = {
 }
 # Of no use as a secret: it sets these digests apart from others, and has to be the same in every process.
 _DIGESTED = b"langchain-ws-responses hidden fields"
+_PLAIN = frozenset({bool, float, int, str})
 _KEY_NAMES = ("api_key", "openai_api_key")
 _BASE_NAMES = ("base_url", "openai_api_base")
 
@@ -212,6 +214,21 @@ def secret_fields(model: Any) -> dict[str, str]:
     return {**_SECRETS, **queries}
 
 
+def _as_sent(value: Any) -> Any:
+    """Writes a value as JSON that differs wherever what is sent differs: a request holds the `str` of most values."""
+    if isinstance(value, Mapping):
+        # A name may stand there twice, as a number and as text; only the names can be sorted.
+        pairs = [(str(name), _as_sent(inner)) for name, inner in value.items()]
+        return {"": sorted(pairs, key=lambda pair: pair[0])}
+    if isinstance(value, (list, tuple)):
+        return [_as_sent(inner) for inner in value]
+    if value is None or type(value) in _PLAIN:
+        return value
+    if type(value) in (NotGiven, Omit):  # these stand for nothing, and `str` shows where in memory
+        return {type(value).__qualname__: None}
+    return {type(value).__qualname__: str(value)}
+
+
 def hidden_digest(model: Any) -> str:
     """Stands for the values that a serialised model hides, where models that differ in them must not be mixed up.
 
@@ -227,6 +244,5 @@ def hidden_digest(model: Any) -> str:
     values = {name: value for name in ours if (value := getattr(model, name, None))}
     if not values:
         return ""
-    # What is no JSON, such as openai's `Omit`, is told apart by its type.
-    text = json.dumps(values, sort_keys=True, default=lambda value: type(value).__qualname__)
+    text = json.dumps(_as_sent(values))
     return hmac.new(_DIGESTED, text.encode(), hashlib.sha256).hexdigest()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import enum
 import pickle
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from langchain_core.rate_limiters import BaseRateLimiter
 from langchain_core.runnables import ConfigurableField
 from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI
+from openai import NotGiven, Omit
 from pairs import KEY, WAYS, bare, http_model, outcome, run, settings_of, socket_model, without_ids
 from waiting import until_lost
 
@@ -248,6 +250,19 @@ def test_cached_answer_does_not_corrupt_the_chain(manager: ConnectionManager) ->
         assert [item["role"] for item in full.seen] == ["user", "assistant", "user"]
 
 
+class Tenant(enum.Enum):
+    """Is sent by its name, as every value that is no text and no number."""
+
+    ALICE = "a"
+    BOB = "b"
+
+
+class Texts(str, enum.Enum):
+    """Is sent as `Texts.ALICE`, though it is text."""
+
+    ALICE = "a"
+
+
 _APART: dict[str, tuple[Any, Any]] = {
     "headers": ({"default_headers": {"X-Tenant": "alice"}}, {"default_headers": {"X-Tenant": "bob"}}),
     "order of headers": (
@@ -256,6 +271,9 @@ _APART: dict[str, tuple[Any, Any]] = {
     ),
     "organization": ({"organization": "org-a"}, {"organization": "org-b"}),
     "query": ({"default_query": {"tenant": "a"}}, {"default_query": {"tenant": "b"}}),
+    "UUIDs": tuple({"default_query": {"tenant": uuid.UUID(int=number)}} for number in (1, 2)),
+    "enum": tuple({"default_query": {"tenant": tenant}} for tenant in Tenant),
+    "inside a query": tuple({"default_query": {"of": {"tenants": [tenant]}}} for tenant in Tenant),
     "query of the address": (
         {"base_url": "http://h.invalid/v1?t=a"},
         {"base_url": "http://h.invalid/v1?t=b"},
@@ -278,6 +296,35 @@ def test_a_cache_tells_apart_what_it_tells_apart_over_http(what: str) -> None:
     over_http = known_by(ChatOpenAI, one) == known_by(ChatOpenAI, other)
     assert (known_by(ChatOpenAIWebSocket, one) == known_by(ChatOpenAIWebSocket, other)) is over_http
     assert known_by(ChatOpenAIWebSocket, one) == known_by(ChatOpenAIWebSocket, one)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (Texts.ALICE, "a"),
+        ({"a": 1}, [["a", 1]]),
+        ({"UUID": str(uuid.UUID(int=1))}, uuid.UUID(int=1)),
+        (None, "None"),
+        # Plain `ChatOpenAI` sorts the names for its cache, and fails.
+        ({1: "a", "x": "c"}, {1: "b", "x": "c"}),
+        ({1: "a", "1": "b"}, {1: "c", "1": "b"}),
+    ],
+)
+def test_a_cache_tells_apart_what_only_looks_alike(one: Any, other: Any) -> None:
+    known_by = [
+        ChatOpenAIWebSocket(model="m", api_key=KEY, default_query={"tenant": value})._get_llm_string()
+        for value in (one, other)
+    ]
+    assert known_by[0] != known_by[1]
+
+
+@pytest.mark.parametrize("kind", [Omit, NotGiven])
+def test_a_cache_knows_a_model_that_takes_a_default_out(kind: Any) -> None:
+    known_by = {
+        ChatOpenAIWebSocket(model="m", api_key=KEY, default_query={"tenant": kind()})._get_llm_string()
+        for _ in range(2)
+    }
+    assert len(known_by) == 1
 
 
 def test_a_shared_cache_does_not_give_one_tenant_what_another_one_was_told(
