@@ -119,12 +119,15 @@ class Deletions:
 
         Args:
             thread_id: The thread that was deleted.
-            links: From `deletable`. Each is sent only to where a model's key proves that it was made.
+            links: From `deletable`. Each is sent only to where a model's key proves that it was made. A key callable is
+                asked for its key in the background, in this context.
         """
         routes = self._routes()
+        # After a restart no route is left of the keys that a callable gave: whose key it was shows when it is asked.
+        asking = [route for route in routes if route.ask is not None]
         work: list[_Work] = []
         for link in links:
-            makers = [route for route in routes if _made_by(route, link)]
+            makers = [route for route in routes if _made_by(route, link)] or asking
             route = next((route for route in makers if route.client is not None), None)
             if route is None:
                 self.fail(thread_id, link["id"], _NO_CLIENT if makers else _NO_MODEL)
@@ -155,7 +158,10 @@ class Deletions:
                     return
                 thread_id, link, route, context = self._queue.popleft()
                 self._busy += 1
-            error = context.run(self._delete, link["id"], route)
+            try:
+                error = context.run(self._delete, link, route)
+            except BaseException as exc:  # a key callable's: it ends no thread that other responses wait for
+                error = type(exc).__name__
             if error is not None:
                 self.fail(thread_id, link["id"], error)
             with self._changed:
@@ -163,17 +169,21 @@ class Deletions:
                 self.deleted += error is None
                 self._changed.notify_all()
 
-    def _delete(self, response_id: str, route: Route) -> str | None:
+    def _delete(self, link: Link, route: Route) -> str | None:
         """Deletes one response; why it could not, or None."""
         from .._transport.retry import back_off
 
+        if not _made_by(route, link):
+            route = route.asked()
+            if not _made_by(route, link):
+                return _NO_MODEL
         attempt = 0
         while True:
             attempt += 1
             try:
                 # Retried here, so that one policy decides.
                 client = route.client.with_options(max_retries=0, **route.owner_options)
-                client.responses.delete(response_id)
+                client.responses.delete(link["id"])
             except Exception as exc:
                 status = getattr(exc, "status_code", None)
                 if status == _GONE:

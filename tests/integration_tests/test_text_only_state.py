@@ -9,6 +9,7 @@ import operator
 import runpy
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Annotated, Any, TypedDict
 
 import openai
@@ -662,6 +663,71 @@ async def test_responses_of_a_deleted_thread_when_async_and_after_a_restart(tmp_
             assert await asyncio.to_thread(saver.deletions.wait, 10)
             assert saver.deletions.failed == ()
             assert await asyncio.to_thread(stored, model, server) == [False, False]
+
+
+def delete_after_a_restart(manager: ConnectionManager, ask: Any) -> tuple[list[bool], list[str]]:
+    """Has a thread deleted whose responses Alice's key made; returns which are still stored, and what failed."""
+    with ResponsesServer("one", "two") as server:
+        inner, user = InMemorySaver(), ContextVar[str]("user")
+        user.set("alice")
+        app = chat(model_on(server, manager, api_key=user.get), ChainSaver(inner))
+        app.invoke({"log": ["first"]}, CONFIG)
+        app.invoke({"log": ["second"]}, CONFIG)
+        restarted()
+        model = model_on(server, manager, api_key=lambda: ask(user))
+        saver = ChainSaver(inner, model=model, on_delete="delete_responses")
+        saver.delete_thread("thread-1")
+        assert saver.get_tuple(CONFIG) is None
+        assert saver.deletions.wait(10)
+        errors = [failed.error for failed in saver.deletions.failed]
+        return stored(model_on(server, manager), server), errors
+
+
+def test_responses_that_the_key_of_a_callable_made_are_deleted_after_a_restart(
+    manager: ConnectionManager,
+) -> None:
+    # Background threads have a context of their own, where nobody is the user.
+    assert delete_after_a_restart(manager, ContextVar.get) == ([False, False], [])
+
+
+class Ending(BaseException):
+    """Wants to end more than a call."""
+
+
+@pytest.mark.parametrize("error", [LookupError("secret text"), Ending("secret text"), None])
+def test_deleting_a_thread_outlives_a_callable_that_gives_no_key_or_another_one(
+    manager: ConnectionManager, error: BaseException | None
+) -> None:
+    def ask(user: ContextVar[str]) -> str:
+        if error is not None:
+            raise error
+        return "bob"
+
+    kept, errors = delete_after_a_restart(manager, ask)
+    assert kept == [True, True]
+    assert len(errors) == 2
+    assert all(text == type(error).__name__ if error else "pass model=" in text for text in errors)
+
+
+async def test_a_thread_is_deleted_where_the_key_of_its_model_is_an_async_callable(
+    manager: ConnectionManager,
+) -> None:
+    async def ask() -> str:
+        return "key"
+
+    async with ResponsesServer("one") as server:
+        inner = InMemorySaver()
+        model = model_on(server, manager, api_key=ask)
+        await chat(model, ChainSaver(inner)).ainvoke({"log": ["first"]}, CONFIG)
+        restarted()
+        model = model_on(server, manager, api_key=ask)
+        saver = ChainSaver(inner, model=model, on_delete="delete_responses")
+        await saver.adelete_thread("thread-1")
+        assert saver.get_tuple(CONFIG) is None
+        assert await asyncio.to_thread(saver.deletions.wait, 10)
+        assert [failed.error for failed in saver.deletions.failed] == [
+            "the model has no sync client, because its api_key is an async callable"
+        ]
 
 
 def test_orphans_of_a_deleted_thread_go_too(manager: ConnectionManager) -> None:
