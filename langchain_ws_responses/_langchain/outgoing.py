@@ -14,9 +14,7 @@ _NOT_THE_USERS = frozenset(
         "accept",
         "accept-encoding",
         "authorization",
-        "connection",
         "content-type",
-        "host",
         "user-agent",
     }
 )
@@ -42,10 +40,14 @@ def _fields_of(client: Any, address: str) -> list[tuple[str, str]]:
 def headers_of(model: Any, address: str) -> dict[str, Any]:
     """Returns the header fields of a model's requests, the key apart; what is said later wins, as over HTTP.
 
+    Fields that a handshake has of its own are left out, but for those of `default_headers`, whose author can be told.
+
     Args:
         model: The model.
         address: Where they go: cookies are for some addresses only.
     """
+    from .._transport.endpoint import RESERVED
+
     openai_client = model.root_async_client or model.root_client
     found: dict[str, tuple[str, Any]] = {}
     for client in _http_clients(model):
@@ -58,10 +60,11 @@ def headers_of(model: Any, address: str) -> dict[str, Any]:
     }
     # There the client keeps its `default_headers`, those of OPENAI_CUSTOM_HEADERS among them.
     custom = getattr(openai_client, "_custom_headers", None) or {}
-    own = {**custom, **(model.default_headers or {})}
-    for name, value in [*((name, value) for name, value in given.items() if value), *own.items()]:
+    for name, value in [*((name, value) for name, value in given.items() if value), *custom.items()]:
         found[str(name).lower()] = (name, value)
-    return dict(found.values())
+    kept = {name: field for name, field in found.items() if name not in RESERVED}
+    kept.update((str(name).lower(), (name, value)) for name, value in (model.default_headers or {}).items())
+    return dict(kept.values())
 
 
 def query_of(model: Any) -> dict[str, Any]:

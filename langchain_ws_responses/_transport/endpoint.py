@@ -19,14 +19,22 @@ from urllib.parse import SplitResult, urlencode, urlsplit, urlunsplit
 from .._protocol.limits import Profile, profile_for
 from ..errors import ConfigurationError
 
-__all__ = ["Endpoint", "bearer", "check_headers", "checked_key", "endpoint_for", "websocket_url_for"]
+__all__ = [
+    "RESERVED",
+    "Endpoint",
+    "bearer",
+    "check_headers",
+    "checked_key",
+    "endpoint_for",
+    "websocket_url_for",
+]
 
 _SALT = secrets.token_bytes(16)
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 # As over HTTP, where the client refuses what is not ASCII: nobody could say how a server would read it.
 _FIELD_VALUE = re.compile(r"[\t -~]*")
 _NO_URL_CHARACTER = re.compile(r"[\x00-\x20\x7f]")
-_RESERVED = frozenset(
+RESERVED = frozenset(
     {
         "connection",
         "content-length",
@@ -176,10 +184,9 @@ def check_headers(headers: Mapping[Any, Any] | None) -> tuple[tuple[str, str], .
             raise ConfigurationError(
                 "A name in `default_headers` is not a valid HTTP header name. Use letters, digits and hyphens."
             )
-        if name.lower() in _RESERVED:
+        if name.lower() in RESERVED:
             raise ConfigurationError(
-                f"The header {name!r} belongs to the handshake. Take it out of `default_headers` or "
-                "OPENAI_CUSTOM_HEADERS."
+                f"The header {name!r} belongs to the handshake. Take it out of `default_headers`."
             )
         if not _FIELD_VALUE.fullmatch(value.strip()):
             raise ConfigurationError(

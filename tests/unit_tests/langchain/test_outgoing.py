@@ -97,6 +97,38 @@ def test_parameters_of_the_http_client_are_in_the_address(manager: ConnectionMan
         assert [shake.path for shake in server.handshakes] == ["/v1/responses?v=3&w=1"]
 
 
+_OF_THE_HANDSHAKE = ["Connection", "host", "Sec-WebSocket-Key", "Transfer-Encoding", "Upgrade"]
+
+
+@pytest.mark.parametrize("field", _OF_THE_HANDSHAKE)
+@pytest.mark.parametrize("source", ["OPENAI_CUSTOM_HEADERS", "http_client"])
+def test_what_others_say_of_the_connection_is_for_http_alone(
+    manager: ConnectionManager, monkeypatch: pytest.MonkeyPatch, source: str, field: str
+) -> None:
+    options: dict[str, Any] = {}
+    if source == "http_client":
+        options = http_clients(headers={field: "evil", "X-A": "1"})
+    else:
+        monkeypatch.setenv(source, f"{field}: evil\nX-A: 1")
+    with ResponsesServer() as server:
+        socket_model(server, manager, **options).invoke("Hello")
+        assert server.requests[0].transport == "websocket"
+        assert server.requests[0].headers["x-a"] == "1"
+        assert "evil" not in server.requests[0].headers.values()
+
+
+@pytest.mark.parametrize("field", _OF_THE_HANDSHAKE)
+@pytest.mark.parametrize("environment", ["", "Connection: close\nHost: h\nUpgrade: h2c"])
+def test_what_a_user_says_of_the_connection_is_refused(
+    monkeypatch: pytest.MonkeyPatch, environment: str, field: str
+) -> None:
+    monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", environment)
+    with pytest.raises(
+        ConfigurationError, match=r"belongs to the handshake\. Take it out of `default_headers`\."
+    ):
+        ChatOpenAIWebSocket(model="m", api_key="sk-1", default_headers={field: "x"})
+
+
 @pytest.mark.parametrize("name", ["OPENAI_CUSTOM_HEADERS", "http_client"])
 def test_who_differs_in_them_shares_no_socket(
     manager: ConnectionManager, monkeypatch: pytest.MonkeyPatch, name: str
