@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -141,7 +142,7 @@ class Route:
     ask: AskKey | None = field(default=None, repr=False)
     api_key: str | None = field(default=None, repr=False)
     _learned: _Learned = field(default_factory=_Learned, repr=False)
-    _under: dict[str, Route] = field(default_factory=dict, repr=False)
+    _under: OrderedDict[str, Route] = field(default_factory=OrderedDict, repr=False)
     _primed: OrderedDict[tuple[str, str], _Primed] = field(default_factory=OrderedDict, repr=False)
     _keys: dict[str, ChainKey] = field(default_factory=dict, repr=False)
 
@@ -161,8 +162,11 @@ class Route:
         Raises:
             ConfigurationError: Nobody can send such a key.
         """
-        known = self._under.get(key) if isinstance(key, str) else None
-        return known if known is not None else self._made_under(key)
+        if not isinstance(key, str) or (known := self._under.get(key)) is None:
+            return self._made_under(key)
+        with suppress(KeyError):  # another thread may just have made room
+            self._under.move_to_end(key)
+        return known
 
     def _made_under(self, key: object) -> Route:
         from .._transport.endpoint import checked_key
@@ -174,7 +178,7 @@ class Route:
             secret=secret_for(None, text) if self.secret is _PROCESS_SECRET else self.secret,
             ask=None,
             api_key=text,
-            _under={},
+            _under=OrderedDict(),
             _primed=OrderedDict(),
             _keys={},
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -147,6 +149,29 @@ def test_routes_under_keys_that_were_replaced_do_not_pile_up() -> None:
     newest = [base.under(f"sk-{number}") for number in range(3000)][-1]
     assert base.under("sk-2999") is newest
     assert len(base._under) <= 1024
+
+
+def test_a_key_in_use_stays_known_however_many_others_come_and_go() -> None:
+    base = model(api_key=lambda: "unused")._current_route()
+    used, unused = base.under("sk-used"), base.under("sk-unused")
+    for number in range(3 * 1024):
+        base.under(f"sk-{number}")
+        assert base.under("sk-used") is used
+    assert base.under("sk-unused") is not unused
+
+
+def test_a_key_that_is_thrown_out_while_it_is_used_does_no_harm() -> None:
+    class Emptied(OrderedDict[str, Route]):
+        """Another thread makes room between two steps of this one."""
+
+        def get(self, key: str, default: Any = None) -> Any:
+            found = super().get(key, default)
+            self.clear()
+            return found
+
+    base = replace(model(api_key=lambda: "unused")._current_route(), _under=Emptied())
+    route = base.under("sk-1")
+    assert base.under("sk-1") is route
 
 
 def test_what_was_learned_of_a_server_holds_under_every_key() -> None:
