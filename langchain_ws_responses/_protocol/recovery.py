@@ -16,7 +16,7 @@ from enum import Enum
 
 from .._types import Failure, FailureKind, Phase, Reason, Replay
 
-__all__ = ["Action", "Decision", "Progress", "decide", "replay_of"]
+__all__ = ["NO_MODE_HERE", "Action", "Decision", "Progress", "decide", "replay_of"]
 
 _KIND = FailureKind
 
@@ -58,7 +58,7 @@ _NOTHING_SENT = frozenset(
 _DIAL = frozenset({_KIND.HANDSHAKE_REJECTED, _KIND.DIAL_FAILED, _KIND.DIAL_TIMEOUT})
 # Also what servers and proxies answer that took the upgrade for a plain GET: over HTTP the request may well work, and
 # what is wrong with it is then told properly.
-_NO_MODE_HERE = frozenset({200, 400, 404, 405, 426, 501})
+NO_MODE_HERE = frozenset({200, 400, 404, 405, 426, 501})
 
 
 class Action(Enum):
@@ -188,7 +188,7 @@ def _decide(failure: Failure, progress: Progress) -> Decision:
 
 def _after_dial(failure: Failure, progress: Progress) -> Decision:
     """Dialing has had its own retries by now."""
-    elsewhere = failure.kind is not _KIND.HANDSHAKE_REJECTED or failure.status in _NO_MODE_HERE
+    elsewhere = failure.kind is not _KIND.HANDSHAKE_REJECTED or failure.status in NO_MODE_HERE
     use_http = progress.may_use_http and elsewhere
     return Decision(Action.HTTP if use_http else Action.RAISE, Replay.SAFE)
 

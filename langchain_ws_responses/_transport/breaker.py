@@ -5,13 +5,17 @@ from __future__ import annotations
 import random
 import threading
 from collections import deque
+from collections.abc import Hashable
 
-__all__ = ["Breaker", "DialBudget"]
+from .._protocol.recovery import NO_MODE_HERE
+
+__all__ = ["Breaker", "DialBudget", "PoolBreaker"]
 
 _FIRST = 5.0
 _MOST = 300.0
 _FAILURES = 10
 _MINUTE = 60.0
+_MANY_PLACES = 1024
 
 
 class Breaker:
@@ -55,6 +59,42 @@ class Breaker:
             self._until = now + pause
             self._pause = min(_MOST, self._pause * 2)
         return pause
+
+
+class PoolBreaker:
+    """The breaker of one pool: that of its place while the mode is not offered there, whatever the key, else its own.
+
+    Args:
+        refusing: The breakers of places that do not offer the mode; shared by the pools of a manager.
+        place: The pool's endpoint, its key apart.
+    """
+
+    def __init__(self, refusing: dict[Hashable, Breaker], place: Hashable) -> None:
+        self._refusing, self._place, self._own = refusing, place, Breaker()
+
+    def _current(self) -> Breaker:
+        return self._refusing.get(self._place) or self._own
+
+    def state(self, now: float) -> str:
+        """As `Breaker.state`."""
+        return self._current().state(now)
+
+    def allows(self, now: float) -> bool:
+        """As `Breaker.allows`."""
+        return self._current().allows(now)
+
+    def succeeded(self) -> None:
+        """A dial worked: the mode is offered."""
+        self._own.succeeded()
+        self._refusing.pop(self._place, None)
+
+    def failed(self, now: float, status: int | None) -> float:
+        """Dialing was given up, with the status of the answer if there was one; returns the pause in seconds."""
+        if status not in NO_MODE_HERE:
+            return self._own.failed(now)
+        if len(self._refusing) >= _MANY_PLACES and self._place not in self._refusing:
+            del self._refusing[next(iter(self._refusing))]
+        return self._refusing.setdefault(self._place, Breaker()).failed(now)
 
 
 class DialBudget:

@@ -79,6 +79,11 @@ class Endpoint:
         return urlsplit(self.url).hostname or ""
 
     @cached_property
+    def place(self) -> tuple[object, ...]:
+        """What is the same under every key."""
+        return self.url, self.headers, self.proxy
+
+    @cached_property
     def authorized(self) -> bool:
         """Whether its header fields have an `Authorization` of their own: the key is then not sent."""
         return any(name.lower() == "authorization" for name, _ in self.headers)

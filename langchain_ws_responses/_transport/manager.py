@@ -11,7 +11,7 @@ import random
 import ssl
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Hashable, Iterable, Mapping
 from functools import partial
 from typing import Any, NoReturn
 
@@ -19,6 +19,7 @@ from .._protocol.limits import Limits, Profile, RetryPolicy
 from .._types import Failure, FailureKind, Replay
 from ..errors import ConfigurationError, error_from
 from .accounting import Buffers, Counters
+from .breaker import Breaker
 from .endpoint import Endpoint
 from .hooks import Hook, Stats, TransportEvent
 from .mailbox import SyncMailbox
@@ -90,6 +91,7 @@ class ConnectionManager:
     def _reset(self) -> None:
         self._pid = os.getpid()
         self._pools: dict[str, Pool] = {}
+        self.refusing: dict[Hashable, Breaker] = {}
         self._buffers = Buffers(self.limits)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._closers: set[asyncio.Task[Any]] = set()
@@ -161,8 +163,11 @@ class ConnectionManager:
         """Whether dialing makes sense: the server is not known to refuse, and the breaker allows it."""
         if not self.profile_of(endpoint).websocket:
             return False
-        pool = self._pools.get(endpoint.key) if self._pid == os.getpid() else None
-        return pool is None or pool.breaker.allows(self.now())
+        if self._pid != os.getpid():
+            return True
+        pool = self._pools.get(endpoint.key)
+        breaker = self.refusing.get(endpoint.place) if pool is None else pool.breaker
+        return breaker is None or breaker.allows(self.now())
 
     def profile_of(self, endpoint: Endpoint) -> Profile:
         """What is known about the server behind an endpoint: told by the user, or by its host name."""

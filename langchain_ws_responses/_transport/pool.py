@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._protocol.lanes import LocalProtocolError
 from .._types import Failure, FailureKind
-from .breaker import Breaker, DialBudget
+from .breaker import DialBudget, PoolBreaker
 from .connection import Connection
 from .dial import dial
 from .hooks import ConnectionOpened, DialGivenUp, DialRetrying, TransportEvent
@@ -50,7 +50,7 @@ class Pool:
         self.manager = manager
         self.endpoint = endpoint
         self.profile = manager.profile_of(endpoint)
-        self.breaker = Breaker()
+        self.breaker = PoolBreaker(manager.refusing, endpoint.place)
         self.connections: list[Connection] = []
         self.waiting: deque[Ticket] = deque()
         self._bound: set[Ticket] = set()
@@ -359,8 +359,8 @@ class Pool:
             )
         except Failed as exc:
             self._over()
-            pause = self.breaker.failed(self.manager.now())
             kind, status = exc.failure.kind, exc.failure.status
+            pause = self.breaker.failed(self.manager.now(), status)
             self.emit(DialGivenUp, attempts=attempts, kind=kind, status=status, pause=pause)
             self._give_up(exc.failure)
             return

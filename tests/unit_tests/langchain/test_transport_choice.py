@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -129,6 +130,23 @@ def test_auto_goes_on_over_http_where_the_mode_is_not_offered(
         # The refusal is remembered: the next turn pays for no dial.
         assert len(server.handshakes) == handshakes
         assert kinds(server)[2:] == ["http"]
+
+
+def test_auto_finds_out_once_that_the_mode_is_not_offered_whatever_the_key(
+    manager: ConnectionManager, no_backoff: None
+) -> None:
+    keys = (f"sk-{number}" for number in itertools.count())
+    with ResponsesServer(answer=lambda _: "Fine.", refuse_upgrade=404) as server:
+        model = socket_model(server, manager, transport="auto", api_key=lambda: next(keys)).bind_tools([add])
+        for _ in range(5):
+            model.invoke("Hello")
+        socket_model(server, manager, transport="auto", api_key="sk-fixed").bind_tools([add]).invoke("Hello")
+        assert len(server.handshakes) == 1
+        assert kinds(server) == ["http"] * 6
+        # Other header fields may lead to another server.
+        fields = {"default_headers": {"X-Route": "other"}, "transport": "auto"}
+        socket_model(server, manager, **fields).bind_tools([add]).invoke("Hello")
+        assert len(server.handshakes) == 2
 
 
 def test_auto_falls_back_with_the_full_input_where_nothing_is_stored(

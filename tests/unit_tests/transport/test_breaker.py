@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Hashable
 
 import pytest
 
-from langchain_ws_responses._transport.breaker import Breaker, DialBudget
+from langchain_ws_responses._transport.breaker import Breaker, DialBudget, PoolBreaker
 
 
 @pytest.fixture(autouse=True)
@@ -87,3 +88,43 @@ def test_an_outage_of_any_length_costs_ten_dials_a_minute() -> None:
         now += 0.01
     assert max(sum(start <= dial < start + 60 for dial in dials) for start in dials) == 10
     assert len(dials) == pytest.approx(600, abs=10)
+
+
+@pytest.mark.parametrize("status", [200, 400, 404, 405, 426, 501])
+def test_where_the_mode_is_not_offered_no_key_dials(status: int) -> None:
+    refusing: dict[Hashable, Breaker] = {}
+    alice, bob = (PoolBreaker(refusing, "here") for _ in range(2))
+    elsewhere = PoolBreaker(refusing, "elsewhere")
+    assert alice.failed(100, status) == 5
+    carol = PoolBreaker(refusing, "here")
+    for breaker in (alice, bob, carol):
+        assert breaker.state(104.9) == "open"
+        assert not breaker.allows(104.9)
+    assert elsewhere.allows(104.9)
+    assert bob.allows(105), "one trial"
+    assert not alice.allows(105), "for all of them"
+    assert bob.failed(105, status) == 10
+    assert not carol.allows(114.9)
+    carol.succeeded()
+    assert [breaker.state(114.9) for breaker in (alice, bob, carol)] == ["closed"] * 3
+
+
+@pytest.mark.parametrize("status", [None, 401, 403, 429, 500])
+def test_what_may_be_due_to_a_key_holds_for_that_key(status: int | None) -> None:
+    refusing: dict[Hashable, Breaker] = {}
+    alice, bob = (PoolBreaker(refusing, "here") for _ in range(2))
+    alice.failed(100, status)
+    assert not alice.allows(101)
+    assert bob.allows(101)
+    bob.succeeded()
+    assert not alice.allows(101)
+    alice.succeeded()
+    assert alice.allows(101)
+
+
+def test_places_that_do_not_offer_the_mode_do_not_pile_up() -> None:
+    refusing: dict[Hashable, Breaker] = {}
+    for place in range(3000):
+        PoolBreaker(refusing, place).failed(100, 404)
+    assert len(refusing) <= 1024
+    assert not PoolBreaker(refusing, 2999).allows(101)
