@@ -7,6 +7,7 @@ stand there. A call that carries a `Turn` goes where the turn says, any other go
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import aclosing
 from typing import Any
 
 import openai
@@ -223,6 +224,8 @@ class _AsyncEventStream:
         self._turn = turn
         self._inner = inner
         self._batches = self._read()
+        # langchain-openai bounds the waits of a stream that begins over HTTP.
+        self._chunk_timeout = turn.route.http_chunk_timeout if turn.kind == "websocket" else None
         self._events: Any = None
         self._opened: Any = None
 
@@ -294,11 +297,14 @@ class _AsyncEventStream:
             return stream
 
     async def _over_http(self) -> AsyncIterator[Any]:
+        from .private import within_chunk_timeout
+
         turn = self._turn
         while True:
             stream, self._opened = self._opened or await self._open(), None
-            async with stream:
-                async for event in stream:
+            events: Any = within_chunk_timeout(stream, self._chunk_timeout, model_name=turn.model)
+            async with stream, aclosing(events):
+                async for event in events:
                     if not _passes(turn, event):
                         break
                     yield event

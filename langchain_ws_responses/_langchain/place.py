@@ -101,6 +101,7 @@ def route_of(model: Any, manager: Any) -> Route:
         on_ambiguous=model.on_ambiguous,
         clocks=clocks_for(limits, model.request_timeout),
         chunk_timeout=chunk_timeout_of(model),
+        http_chunk_timeout=model.stream_chunk_timeout,
         max_attempts=retry.max_attempts if model.max_retries is None else model.max_retries + 1,
         max_dials=None if model.max_retries is None else model.max_retries + 1,
         retry=retry,

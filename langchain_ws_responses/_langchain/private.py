@@ -6,6 +6,8 @@ canary: it fails, and names the installed versions, when one of these is gone or
 - `construct_responses_api_input`: what a message looks like on the wire is decided by langchain-openai
   alone, and a delta must agree with the full send.
 - `chunk_of_event`: what an event of a stream looks like as a chunk, likewise.
+- `within_chunk_timeout`: bounds the waits of an async stream that has moved to HTTP, with the error and the log of one
+  that began there.
 - `handle_bad_request`, `handle_api_error`: raise LangChain's own errors (`ContextOverflowError` and the like) from
   those of openai.
 - `construct_type`: builds an object of a type that the installed SDK does not know just as the SDK would.
@@ -16,6 +18,9 @@ canary: it fails, and names the installed versions, when one of these is gone or
 
 from __future__ import annotations
 
+from langchain_openai.chat_models._client_utils import (
+    _astream_with_chunk_timeout as within_chunk_timeout,
+)
 from langchain_openai.chat_models.base import (
     _construct_responses_api_input as construct_responses_api_input,
 )
@@ -40,4 +45,5 @@ __all__ = [
     "handle_bad_request",
     "parse_response",
     "text_format_param",
+    "within_chunk_timeout",
 ]

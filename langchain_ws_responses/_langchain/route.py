@@ -115,6 +115,7 @@ class Route:
         on_ambiguous: `resend` or `raise`.
         clocks: Seconds that a turn may take.
         chunk_timeout: Seconds that an async stream may wait between two events, if that was set.
+        http_chunk_timeout: The same once a stream has moved to HTTP, where langchain-openai's default counts, too.
         max_attempts: Attempts at a turn.
         max_dials: Attempts at dialing that a turn waits for; None leaves it to the manager.
         retry: Bounds of the waits between attempts.
@@ -139,6 +140,7 @@ class Route:
     scope: tuple[str | None, ...] = field(repr=False)
     client: Any = field(default=None, repr=False)
     chunk_timeout: float | None = None
+    http_chunk_timeout: float | None = None
     ask: AskKey | None = field(default=None, repr=False)
     api_key: str | None = field(default=None, repr=False)
     _learned: _Learned = field(default_factory=_Learned, repr=False)

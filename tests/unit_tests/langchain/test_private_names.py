@@ -33,6 +33,11 @@ class Answer(BaseModel):
     ("module", "name", "parameters"),
     [
         ("langchain_openai.chat_models.base", "_construct_responses_api_input", ["messages", "store"]),
+        (
+            "langchain_openai.chat_models._client_utils",
+            "_astream_with_chunk_timeout",
+            ["source", "timeout", "model_name"],
+        ),
         ("openai._models", "construct_type", ["value", "type_", "metadata"]),
         (
             "openai.lib._parsing._responses",

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import pickle
 import threading
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import openai
 import pytest
-from langchain_core.messages import HumanMessage, SystemMessage
+from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 from langchain_openai import StreamChunkTimeoutError
 from pairs import WAYS, http_model, outcome, run, socket_model
 
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 
 STREAMS = ("stream", "astream")
 ANSWER = "One two three four."
+TALK = [HumanMessage("First?"), AIMessage("One."), HumanMessage("Second?")]
 
 
 def after_one_turn(model: ChatOpenAIWebSocket) -> list[Any]:
@@ -708,6 +711,50 @@ def test_stream_chunk_timeout_ends_an_async_stream_with_the_error_of_http(
         assert ours.replay is (Replay.UNSAFE if said(seen) else Replay.AMBIGUOUS)
         assert ours.chunks_received == ours.events_seen > 0
         assert "`stream_chunk_timeout`" in str(ours)
+
+
+@pytest.mark.parametrize("given", [{}, {"include_response_headers": True}], ids=["", "headers"])
+def test_stream_chunk_timeout_is_kept_by_a_stream_that_moves_to_http(
+    manager: ConnectionManager, given: dict[str, Any]
+) -> None:
+    gate = threading.Event()
+    # The read timeout ends what the other one does not.
+    given = {**given, "stream_chunk_timeout": 0.2, "timeout": 20}
+    with stalling(gate) as server:
+        server.config.refuse_upgrade = 426
+        _, over_http = outcome(http_model(server, **given), "astream", TALK)
+        moved = socket_model(server, manager, transport="auto", **given)
+        seen, failure = outcome(moved, "astream", TALK)
+        gate.set()
+        assert [request.transport for request in server.requests] == ["sse", "sse"]
+        assert len(server.handshakes) == 1
+    assert isinstance(over_http, StreamChunkTimeoutError)
+    assert type(failure) is StreamChunkTimeoutError
+    assert (failure.timeout_s, failure.model_name) == (over_http.timeout_s, over_http.model_name)
+    assert ANSWER.startswith(said(seen))
+
+
+@pytest.mark.parametrize("given", [{}, {"stream_chunk_timeout": None}, {"stream_chunk_timeout": 7.5}])
+def test_a_stream_that_moves_to_http_waits_as_long_as_one_that_began_there(
+    manager: ConnectionManager, monkeypatch: pytest.MonkeyPatch, given: dict[str, Any]
+) -> None:
+    waits: list[float | None] = []
+    wait_for = asyncio.wait_for
+
+    def noted(awaitable: Any, timeout: float | None) -> Any:
+        waits.append(timeout)
+        return wait_for(awaitable, timeout)
+
+    monkeypatch.setattr(
+        "langchain_openai.chat_models._client_utils.asyncio",
+        SimpleNamespace(**{**vars(asyncio), "wait_for": noted}),
+    )
+    with ResponsesServer(answer=lambda _request: text(ANSWER, 4), refuse_upgrade=426) as server:
+        run(http_model(server, **given), "astream", TALK)
+        over_http, waits[:] = list(waits), []
+        assert said(run(socket_model(server, manager, transport="auto", **given), "astream", TALK)) == ANSWER
+    assert waits == over_http
+    assert bool(waits) is (given != {"stream_chunk_timeout": None})
 
 
 @pytest.mark.parametrize("way", ["invoke", "stream", "ainvoke"])
