@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
 from langchain_core.messages import AIMessage
 
-__all__ = ["CALL_TYPES", "content_calls", "made_by_provider", "unwrapped"]
+__all__ = ["CALL_TYPES", "content_calls", "made_by_provider", "parsed", "unwrapped"]
 
 CALL_TYPES = frozenset({"function_call", "custom_tool_call", "tool_call", "invalid_tool_call"})
 """Content blocks that repeat what `tool_calls` and `invalid_tool_calls` say."""
+
+# `json.loads(…, strict=False)` makes a decoder at every call, which costs more than the parsing.
+parsed = json.JSONDecoder(strict=False).decode
 
 
 def content_calls(message: AIMessage) -> list[tuple[Any, Any, Any]]:

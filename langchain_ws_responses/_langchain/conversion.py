@@ -1,27 +1,29 @@
-"""Messages as wire items: langchain-openai's conversion, put right where it would send what was edited."""
+"""Messages as wire items: langchain-openai's conversion, put right where it would send what was edited.
+
+Where the content of an answer shows other calls than `tool_calls`, the latter are sent: that is where people and tools
+edit them. Nothing tells which of the two was edited, so a call that was redacted in the content alone is still sent.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from langchain_core.messages import (
     AIMessage,
     BaseMessage,
     HumanMessage,
-    InvalidToolCall,
     SystemMessage,
-    ToolCall,
     ToolMessage,
 )
 from langchain_core.utils.json import parse_partial_json
 
 from .._json import canonical
-from .calls import content_calls, made_by_provider
+from .calls import content_calls, made_by_provider, parsed
 from .private import construct_responses_api_input
 
-__all__ = ["convert", "convert_answer", "detached", "merged"]
+__all__ = ["convert", "convert_answer", "detached", "disputed", "merged"]
 
 # A wire item of an older turn that a later message answers by this item's id, or by its call id.
 _ANSWERED_BY_ID = "mcp_approval_request"
@@ -135,21 +137,40 @@ def _edited(message: AIMessage) -> bool:
             return True
         if [key for key in ids if key in broken] != broken:
             return True
-        valid = [call for call in valid if call.get("id") not in ids]
-        invalid = [call for call in invalid if call.get("id") not in ids]
-        return not _agree(shown, valid, invalid)
+        return not _agree(shown, message, ids)
     if valid or invalid:
-        return bool(shown) and not _agree(shown, valid, invalid)
+        return bool(shown) and not _agree(shown, message)
     if message.additional_kwargs.get("tool_calls"):
         # langchain-core made `tool_calls` from these; they were emptied since.
         return True
     return bool(shown) and made_by_provider(message)
 
 
-def _agree(
-    shown: Sequence[tuple[Any, Any, Any]], valid: Sequence[ToolCall], invalid: Sequence[InvalidToolCall]
-) -> bool:
-    """Says whether the calls that the content shows are `valid` and `invalid`, each in its order."""
+def disputed(message: AIMessage) -> list[tuple[Any, Any, Any]]:
+    """Returns the calls that the content shows, if they are not those of `tool_calls` and `invalid_tool_calls`.
+
+    Args:
+        message: An assistant message that has any of the latter.
+    """
+    shown = content_calls(message)
+    if not shown:
+        return []
+    ids = message.additional_kwargs.get("__openai_function_call_ids__")
+    return [] if _agree(shown, message, ids if isinstance(ids, Mapping) else ()) else shown
+
+
+def _agree(shown: Sequence[tuple[Any, Any, Any]], message: AIMessage, ids: Collection[Any] = ()) -> bool:
+    """Says whether the calls that the content shows are those of the message, valid and invalid ones each in order.
+
+    Args:
+        shown: The calls in the content.
+        message: The message.
+        ids: Ids of calls that the content need not show.
+    """
+    valid, invalid = message.tool_calls, message.invalid_tool_calls
+    if ids:
+        valid = [call for call in valid if call.get("id") not in ids]
+        invalid = [call for call in invalid if call.get("id") not in ids]
     good, bad = 0, 0
     for name, arguments, call_id in shown:
         if good < len(valid) and _is(valid[good], name, call_id) and _same(arguments, valid[good]["args"]):
@@ -175,7 +196,7 @@ def _same(arguments: Any, args: Any) -> bool:
         return canonical(arguments) == canonical(args)
     wanted = canonical(args)
     try:
-        return canonical(json.loads(arguments, strict=False)) == wanted
+        return canonical(parsed(arguments)) == wanted
     except ValueError:
         pass
     try:

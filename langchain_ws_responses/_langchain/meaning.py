@@ -7,21 +7,21 @@ MCP calls and the like) as they go on the wire. Item ids of text and calls, `nam
 
 Where two shapes of one answer do not agree, the turn is sent in full; that is slower and never wrong. So
 nothing here guesses: arguments that were cut off, which a stream repairs and `invoke` reports as invalid,
-do not agree.
+do not agree. Nor does a message whose content shows its calls otherwise than `tool_calls`: one of the two was edited,
+and it means what no output does.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from langchain_core.messages import AIMessage
 
 from .._json import canonical
-from .calls import CALL_TYPES, content_calls, made_by_provider, unwrapped
-from .conversion import convert_answer
+from .calls import CALL_TYPES, content_calls, made_by_provider, parsed, unwrapped
+from .conversion import convert_answer, disputed
 
 __all__ = ["HOSTED_TYPES", "meaning_of_message", "meaning_of_output"]
 
@@ -46,9 +46,6 @@ HOSTED_TYPES = frozenset(
 It drops all others (shell calls, programs), so no message can show whether one of those was removed.
 `mcp_list_tools` is left out although it is kept: real streams begin several of them and finish only the last, so
 that a streamed message does not show what the response holds; it is a listing, and nothing that anybody said."""
-
-# `json.loads(…, strict=False)` makes a decoder at every call, which costs more than the parsing.
-_parse = json.JSONDecoder(strict=False).decode
 
 
 def meaning_of_output(output: Iterable[Any]) -> bytes:
@@ -79,7 +76,7 @@ def meaning_of_output(output: Iterable[Any]) -> bytes:
         elif kind == "function_call":
             arguments = _get(item, "arguments")
             try:
-                args = _parse(arguments)
+                args = parsed(arguments)
             except (TypeError, ValueError):
                 args = None
             if isinstance(args, dict):
@@ -117,7 +114,11 @@ def meaning_of_message(message: AIMessage) -> bytes:
             _read_wire(message, hosted, notes)
     calls = [[call["name"], call["args"], call.get("id")] for call in message.tool_calls]
     invalid = [[call["name"], call["args"], call.get("id")] for call in message.invalid_tool_calls]
-    if not calls and not invalid:
+    if calls or invalid:
+        if shown := disputed(message):
+            # No output says two things of a call.
+            hosted.append([list(call) for call in shown])
+    else:
         # Hand-written calls stand in the content only, and go on the wire from there.
         calls = [list(call) for call in content_calls(message) if not made_by_provider(message)]
     return _meaning(text, refusal, calls, invalid, hosted, notes)
@@ -171,7 +172,7 @@ def _hosted(item: Mapping[str, Any]) -> dict[str, Any]:
     kept: dict[str, Any] = _without_nothing(item)
     if isinstance(arguments := kept.get("arguments"), str):
         with contextlib.suppress(ValueError):
-            kept["arguments"] = _parse(arguments)
+            kept["arguments"] = parsed(arguments)
     return kept
 
 

@@ -8,13 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from answers import VERSIONS, invoked, streamed, turn_with
-from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
 from langchain_openai.chat_models.base import _construct_responses_api_input
+from pairs import socket_model
 
 from langchain_ws_responses._langchain.messages import items_of
+from langchain_ws_responses.testing import ResponsesServer
+from langchain_ws_responses.testing import tool_call as call
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from langchain_ws_responses import ConnectionManager
 
 STORES = (None, True, False)
 
@@ -159,6 +164,24 @@ def test_a_custom_call_stays_custom_when_its_input_is_edited(version: str) -> No
     ]
     message.tool_calls[0]["args"] = {"command": "ls"}
     assert items_of(message, store=None) == [function_call("shell", '{"command": "ls"}', "call_3")]
+
+
+@pytest.mark.parametrize("side", ["content", "tool_calls"])
+def test_after_a_disputed_call_everything_is_sent_as_tool_calls_have_it(
+    manager: ConnectionManager, side: str
+) -> None:
+    with ResponsesServer(call("pay", {"card": "4111"}), "Paid.") as server:
+        model = socket_model(server, manager, output_version="responses/v1")
+        answer = model.invoke("Pay.")
+        if side == "content":
+            answer.content = json.loads(json.dumps(answer.content).replace("4111", "****"))
+        else:
+            answer.tool_calls[0]["args"] = {"card": "****"}
+        result = ToolMessage("paid", tool_call_id=answer.tool_calls[0]["id"])
+        model.invoke([HumanMessage("Pay."), answer, result])
+        assert server.requests[-1].is_full
+        sent = next(item for item in server.requests[-1].seen if item.get("type") == "function_call")
+        assert json.loads(sent["arguments"]) == answer.tool_calls[0]["args"]
 
 
 def test_what_belongs_to_a_call_stays_with_it() -> None:

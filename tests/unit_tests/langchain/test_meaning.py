@@ -265,6 +265,34 @@ def test_an_edit_changes_the_meaning_in_every_shape(edit: Callable[[AIMessage], 
         assert meaning_of_message(message) != original, shape
 
 
+@pytest.mark.parametrize("item", [CALL, CUSTOM], ids=["function", "custom"])
+def test_a_call_that_is_edited_in_the_content_alone_means_what_no_output_does(item: dict[str, Any]) -> None:
+    seen = set()
+    for shape, message in messages_of(turn_with([item, MESSAGE, OTHER_CALL])):
+        # In "v1" both are one object, as long as nothing has stored them.
+        message.tool_calls = copy.deepcopy(message.tool_calls)
+        original = meaning_of_message(message)
+        for path in _leaves({"content": message.content}):
+            if path[-1] not in ("arguments", "city", "input", "name"):
+                continue
+            edited = [_with_leaf(message, path, text) for text in ("[redacted]", "[gone]")]
+            assert edited[0].tool_calls == edited[1].tool_calls == message.tool_calls
+            meanings = {original, *map(meaning_of_message, edited)}
+            # Two redactions are two things: what was sent of the one does not stand for the other.
+            assert len(meanings) == 3, (shape, path)
+            seen.add(path[-1])
+    assert seen >= ({"arguments", "name", "city"} if item is CALL else {"input", "name"})
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_an_answer_without_one_of_its_calls_in_the_content_means_what_no_output_does(version: str) -> None:
+    message = invoked(turn_with([CUSTOM, MESSAGE, {**CUSTOM, "call_id": "call_4"}]), version)
+    original = meaning_of_message(message)
+    message.content = message.content[:-1]
+    assert len(message.tool_calls) == 2
+    assert meaning_of_message(message) not in (original, meaning_of_output([CUSTOM, MESSAGE]))
+
+
 CITED = {"type": "url_citation", "url": "http://u", "title": "t", "start_index": 0, "end_index": 1}
 DETAILED = {
     "apply_patch_call": {"operation": {"type": "update_file", "path": "a.txt", "diff": "+b"}},
