@@ -155,7 +155,7 @@ def disputed(message: AIMessage) -> list[tuple[Any, Any, Any]]:
     shown = content_calls(message)
     if not shown:
         return []
-    ids = message.additional_kwargs.get("__openai_function_call_ids__")
+    ids = message.additional_kwargs.get(_CALL_IDS)
     return [] if _agree(shown, message, ids if isinstance(ids, Mapping) else ()) else shown
 
 
