@@ -45,6 +45,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
         server = ReplayServer(args.file, host=args.host, port=args.port, **chosen)
     except CassetteError as exc:
         raise CommandError(str(exc)) from None
+    except ValueError as exc:
+        raise UsageError(f"{exc}.") from None
     facts = {"file": str(args.file), "answers": server.left}
     run_until_stopped(server, args, console, facts=facts, failures=lambda: server.mismatches)
     if server.left:

@@ -15,12 +15,49 @@ from langchain_ws_responses import _json
 from langchain_ws_responses.testing._describe import shorten, text_of
 from langchain_ws_responses.testing._events import Item
 
-__all__ = ["DEFAULT_MATCH", "differences", "meaning"]
+__all__ = ["DEFAULT_MATCH", "checked", "differences", "meaning"]
 
 DEFAULT_MATCH = ("model", "input", "tools", "format")
+# Fields of a request that a recording may well be without. What it holds is known, too, however new.
+_FIELDS = frozenset(
+    {
+        "access_programs", "background", "background_options", "context_management", "conversation",
+        "frequency_penalty", "image", "include", "instructions", "max_output_tokens", "max_tool_calls",
+        "metadata", "moderation", "parallel_tool_calls", "presence_penalty", "previous_response_id",
+        "prompt", "prompt_cache_key", "prompt_cache_options", "prompt_cache_retention", "reasoning",
+        "safety_identifier", "service_tier", "store", "stream", "stream_options", "temperature", "text",
+        "tool_choice", "top_logprobs", "top_p", "truncation", "user",
+    }
+)  # fmt: skip
 _SYSTEM = ("system", "developer")
 _NOTHING: Any = object()
 _CALLS = ("function_call", "custom_tool_call")
+
+
+def checked(match_on: Iterable[str], bodies: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
+    """Returns the names of what must be the same: one that nothing has would let every request fit.
+
+    Args:
+        match_on: The names.
+        bodies: The recorded requests.
+
+    Raises:
+        TypeError: It is one string.
+        ValueError: It is empty, or a name is no field of a request.
+    """
+    if isinstance(match_on, str):
+        raise TypeError(f'match_on must be a list of names, such as ["input"], not the string {match_on!r}')
+    names = tuple(match_on)
+    if not names:
+        raise ValueError("match_on is empty: every request would fit. Name what must be the same")
+    known = _FIELDS.union(DEFAULT_MATCH, *bodies)
+    for name in names:
+        if name not in known:
+            raise ValueError(
+                f"match_on names {name!r}, which no request has; there are {', '.join(DEFAULT_MATCH)} and the names of "
+                "the other fields of a request"
+            )
+    return names
 
 
 def meaning(body: Mapping[str, Any], seen: Sequence[Item], match_on: Iterable[str]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 from langchain_ws_responses.testing._cassette import Chains, Interaction, load
 from langchain_ws_responses.testing._describe import shorten, summary
 from langchain_ws_responses.testing._events import Event, Item
-from langchain_ws_responses.testing._matching import DEFAULT_MATCH, differences, meaning
+from langchain_ws_responses.testing._matching import DEFAULT_MATCH, checked, differences, meaning
 from langchain_ws_responses.testing._records import RecordedRequest
 from langchain_ws_responses.testing._script import Answer, EventsAnswer, drop, error
 from langchain_ws_responses.testing._scrub import Scrubber, Secrets
@@ -44,6 +44,8 @@ class ReplayServer(ResponsesServer):
 
     Raises:
         CassetteError: The cassette is missing or broken.
+        TypeError: `match_on` is one string.
+        ValueError: `match_on` is empty, or names what no request has.
 
     Example:
         ```python
@@ -66,7 +68,7 @@ class ReplayServer(ResponsesServer):
         self.path = Path(cassette)
         self.mismatches: list[str] = []
         self._interactions = load(cassette)
-        self._match_on = tuple(match_on)
+        self._match_on = checked(match_on, (one.body for one in self._interactions))
         self._secrets = Secrets(scrubbers)
         self._allow_unused = allow_unused
         self._left = [number for number, one in enumerate(self._interactions) if one.playable]

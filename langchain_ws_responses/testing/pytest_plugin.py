@@ -159,6 +159,8 @@ def ws_cassette(
         except CassetteError as exc:
             hint = "" if path.exists() else " Run pytest with --ws-record-mode=once and a key."
             raise pytest.fail.Exception(f"ws_cassette: {exc}{hint}", pytrace=False) from None
+        except (TypeError, ValueError) as exc:
+            raise pytest.fail.Exception(f"ws_cassette: {exc}.", pytrace=False) from None
     with set_testing(not server.recording):
         server.start()
         try:

@@ -152,6 +152,11 @@ def test_a_port_in_use_says_so(command: str, tmp_path: Path) -> None:
         (["replay", "BROKEN_LINE"], 1, "line 2 is broken"),
         (["replay", "NEWER"], 1, "Upgrade it"),
         (["replay", "BROKEN", "--match-on", ","], 2, "--match-on model,input"),
+        (
+            ["replay", "EMPTY", "--match-on", "modle"],
+            2,
+            "names 'modle', which no request has; there are model",
+        ),
     ],
 )
 def test_what_cannot_work_says_what_to_do(
@@ -163,6 +168,7 @@ def test_what_cannot_work_says_what_to_do(
     (tmp_path / "FOLDER").mkdir()
     (tmp_path / "BROKEN").write_text("not a cassette\n")
     (tmp_path / "BROKEN_LINE").write_text('{"cassette": 1}\n{"request"\n')
+    (tmp_path / "EMPTY").write_text('{"cassette": 1}\n')
     (tmp_path / "NEWER").write_text('{"cassette": 2}\n')
     monkeypatch.chdir(tmp_path)
     try:

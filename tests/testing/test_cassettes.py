@@ -426,6 +426,33 @@ def test_what_counts_can_be_chosen(tape: Path) -> None:
     assert "temperature: recorded 0, now 1" in complaint_of(server)
 
 
+@pytest.mark.parametrize(
+    ("match_on", "error", "says"),
+    [
+        ("input", TypeError, "a list of names"),
+        ([], ValueError, "every request would fit"),
+        (["modle"], ValueError, "'modle', which no request has; there are model, input, tools, format"),
+        (["input", "inputs"], ValueError, "'inputs'"),
+    ],
+)
+def test_what_counts_must_be_something_that_requests_have(
+    tape: Path, match_on: Any, error: type[Exception], says: str
+) -> None:
+    one_answer(tape, input="hi")
+    with pytest.raises(error, match=says):
+        ReplayServer(tape, match_on=match_on)
+
+
+def test_what_counts_may_be_new_or_missing_in_the_recording(tape: Path) -> None:
+    one_answer(tape, input="hi", of_next_year=1)
+    server = ReplayServer(tape, match_on=iter(["of_next_year", "temperature"])).start()
+    assert [post(server, input="hi", of_next_year=1, temperature=given)[0] for given in (0, None)] == [
+        400,
+        200,
+    ]
+    assert "temperature: recorded None, now 0" in complaint_of(server)
+
+
 def test_leftover_answers_are_named(tape: Path) -> None:
     with (
         ResponsesServer("A.", "B.") as upstream,

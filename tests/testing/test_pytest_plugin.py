@@ -378,6 +378,14 @@ def test_broken(ws_cassette):
 def test_unknown_option(ws_cassette):
     pass
 
+@pytest.mark.ws_cassette("hi.jsonl", match_on=["modle"])
+def test_unknown_name(ws_cassette):
+    pass
+
+@pytest.mark.ws_cassette("hi.jsonl", match_on="input")
+def test_no_list_of_names(ws_cassette):
+    pass
+
 @pytest.mark.ws_cassette("hi.jsonl")
 def test_left_over(ws_cassette):
     pass
@@ -406,6 +414,8 @@ def test_ci_records_nothing(ws_cassette):
         "test_missing": ["error"],
         "test_broken": ["error"],
         "test_unknown_option": ["error"],
+        "test_unknown_name": ["error"],
+        "test_no_list_of_names": ["error"],
         "test_left_over": ["error"],
         "test_allowed_to_be_left_over": ["passed"],
         "test_other_question": ["error"],
@@ -418,6 +428,8 @@ def test_ci_records_nothing(ws_cassette):
     assert "no version" in run.messages["test_broken"]
     assert "--ws-record-mode" not in run.messages["test_broken"]
     assert "unknown option 'sort_of'" in run.messages["test_unknown_option"]
+    assert "ws_cassette: match_on names 'modle'" in run.messages["test_unknown_name"]
+    assert "not the string 'input'" in run.messages["test_no_list_of_names"]
     assert "ending in {'user': 'Hi'}" in run.messages["test_left_over"]
     assert "recorded 'Hi', now 'Ha'" in run.messages["test_other_question"]
     assert "There is no cassette" in run.messages["test_ci_records_nothing"]
