@@ -69,7 +69,7 @@ class Deletions:
     """Stored responses on their way out at the provider.
 
     A few daemon threads work off what is submitted, each request retried with back-off. What is still `pending` when
-    the process ends stays stored: call `wait` before.
+    the process ends stays stored: call `wait` before. A forked child begins with nothing pending: that is its parent's.
 
     Args:
         routes: Gives the routes that may have made a response.
@@ -80,12 +80,19 @@ class Deletions:
     """
 
     def __init__(self, routes: Callable[[], Sequence[Route]], *, retry: RetryPolicy | None = None) -> None:
+        from .._transport.runtime import runtime
+
         self.deleted = 0
         self._routes = routes
         self._retry = retry or RetryPolicy()
+        self._failed: deque[FailedDeletion] = deque(maxlen=_MAX_FAILED)
+        self._begin()
+        runtime().in_child(self._begin)
+
+    def _begin(self) -> None:
+        # A forked child has none of the threads: one of them may hold the lock.
         self._changed = threading.Condition()
         self._queue: deque[_Work] = deque()
-        self._failed: deque[FailedDeletion] = deque(maxlen=_MAX_FAILED)
         self._busy = 0
         self._workers = 0
 

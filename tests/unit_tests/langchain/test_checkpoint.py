@@ -8,9 +8,11 @@ import gc
 import inspect
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
+from contextlib import nullcontext
 from contextvars import ContextVar, copy_context
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +24,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
+from waiting import BOUND
 
 from langchain_ws_responses import ChainSaver, ChatOpenAIWebSocket, ConnectionManager
 from langchain_ws_responses._langchain.deletions import Deletions, FailedDeletion, deletable
@@ -804,6 +807,41 @@ def test_submitting_does_not_wait() -> None:
     go.set()
     assert work.wait(10)
     assert work.deleted == 10
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="os.fork is missing on this system")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+@pytest.mark.parametrize("locked", [False, True], ids=["free", "locked"])
+def test_child_of_a_fork_deletes_what_is_its_own(locked: bool) -> None:
+    begun, go = threading.Event(), threading.Event()
+    parent = os.getpid()
+
+    class Slow(Client):
+        def delete(self, response_id: str) -> None:
+            if os.getpid() == parent:
+                begun.set()
+                assert go.wait(BOUND)
+            super().delete(response_id)
+
+    client = Slow()
+    work = deletions(client)
+    work.submit(THREAD, [own(str(number)) for number in range(10)])
+    assert begun.wait(BOUND)
+    with work._changed if locked else nullcontext():
+        child = os.fork()
+        if not child:
+            signal.alarm(int(BOUND))  # a lock that nobody gives back
+            client.asked.clear()
+            pending = work.pending
+            work.submit(THREAD, [own("of the child")])
+            right = work.wait(BOUND) and client.asked == ["resp_of the child"] and not pending
+            os._exit(0 if right else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert work.pending == 10
+    go.set()
+    assert work.wait(BOUND)
+    assert work.deleted == 10
+    assert sorted(client.asked) == sorted(f"resp_{number}" for number in range(10))
 
 
 @pytest.mark.parametrize("case", ["no model", "other key", "forged id", "no client"])
