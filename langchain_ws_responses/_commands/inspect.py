@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import suppress
 from pathlib import Path
 
 from .._cli import CommandError, Console, UsageError
@@ -35,6 +36,10 @@ def run(args: argparse.Namespace, console: Console) -> int:
             f"cannot read {args.file}: {exc.strerror}. Name the file that LANGCHAIN_WS_RESPONSES_TRACE named while "
             "your program ran."
         ) from exc
+    if args.html is not None:
+        with suppress(OSError):  # it is not there yet
+            if args.html.samefile(args.file):
+                raise UsageError(f"--html {args.html} is the trace itself. Name another file for the page.")
     # The text says it itself.
     if trace.skipped and (args.json or args.html is not None):
         console.note(f"skipped {trace.skipped} line(s) that could not be read")

@@ -206,6 +206,21 @@ def test_a_page_that_cannot_be_written(capsys: Any, recorded: Any, tmp_path: Pat
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("name", ["t", "./t", "hard", "soft"])
+def test_a_page_never_replaces_the_trace(
+    capsys: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    trace, content = Path("t"), lines(sent(11.0, "t1"), ended(12.0, "t1"))
+    trace.write_text(content)
+    Path("hard").hardlink_to(trace)
+    Path("soft").symlink_to(trace)
+    code, out, err = inspect(capsys, trace, "--html", name)
+    assert (code, out) == (2, "")
+    assert err.startswith(f"error: --html {Path(name)} is the trace itself. Name another file")
+    assert trace.read_text() == content
+
+
 def test_a_trace_without_turns(capsys: Any, tmp_path: Path) -> None:
     path = tmp_path / "t"
     path.write_text(lines({"event": "trace", "at": 1.0, "version": "0.1.0"}))
