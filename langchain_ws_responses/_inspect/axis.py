@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from itertools import pairwise
 
 from .reading import Trace
@@ -9,6 +10,8 @@ from .reading import Trace
 __all__ = ["Axis"]
 
 _CUT_WIDTH = 46.0
+# What pauses may take of the width, however many they are.
+_CUT_MOST = 0.5
 _CUT_SHARE = 0.2
 _CUT_SECONDS = 0.1
 _STEPS = (1.0, 2.0, 5.0)
@@ -39,26 +42,30 @@ class Axis:
             pieces.append((start, end, False))
         cuts = sum(cut for *_, cut in pieces)
         linear = sum(end - start for start, end, cut in pieces if not cut)
-        self._scale = (width - cuts * _CUT_WIDTH) / linear if linear > 0 else 0.0
+        cut_width = min(_CUT_WIDTH, _CUT_MOST * width / max(1, cuts))
+        self._scale = (width - cuts * cut_width) / linear if linear > 0 else 0.0
         self._left, self._right = left, left + width
-        self._pieces: list[tuple[float, float, float, float]] = []
+        self._pieces: list[tuple[float, float, float, float, bool]] = []
         self.cuts: list[tuple[float, float, float]] = []
         at = left
         for start, end, cut in pieces:
-            length = _CUT_WIDTH if cut else (end - start) * self._scale
-            self._pieces.append((start, end, at, at + length))
+            length = cut_width if cut else (end - start) * self._scale
+            self._pieces.append((start, end, at, at + length, cut))
             if cut:
                 self.cuts.append((at, at + length, end - start))
             at += length
+        self._ends = [end for _, end, *_ in self._pieces]
+        self._middles = [(here + there) / 2 for here, there, _ in self.cuts]
 
     def __call__(self, moment: float) -> float:
         """Returns the place of a moment."""
-        for start, end, here, there in self._pieces:
-            if moment <= end:
-                if moment <= start or end <= start:
-                    return here
-                return here + (there - here) * (moment - start) / (end - start)
-        return self._right
+        number = bisect_left(self._ends, moment)
+        if number == len(self._pieces):
+            return self._right
+        start, end, here, there, _ = self._pieces[number]
+        if moment <= start or end <= start:
+            return here
+        return here + (there - here) * (moment - start) / (end - start)
 
     def ticks(self) -> list[tuple[float, float]]:
         """Returns places to write the time at, with their moments."""
@@ -67,8 +74,8 @@ class Axis:
         step = _step(_TICK_WIDTH / self._scale)
         found: list[tuple[float, float]] = []
         begin = self._pieces[0][0]
-        for start, end, here, there in self._pieces:
-            if (here, there) in [(left, right) for left, right, _ in self.cuts]:
+        for start, end, *_, cut in self._pieces:
+            if cut:
                 continue
             number = -int(-(start - begin) // step)
             while begin + number * step <= end:
@@ -80,7 +87,8 @@ class Axis:
 
     def _is_free(self, place: float, ticks: list[tuple[float, float]]) -> bool:
         """Whether a time written here runs into no other one, nor into the length of a pause."""
-        taken = [here for here, _ in ticks[-1:]] + [(left + right) / 2 for left, right, _ in self.cuts]
+        number = bisect_left(self._middles, place)
+        taken = [here for here, _ in ticks[-1:]] + self._middles[max(0, number - 1) : number + 1]
         return all(abs(place - here) > _TICK_WIDTH / 2 for here in taken)
 
 

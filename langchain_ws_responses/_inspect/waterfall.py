@@ -132,7 +132,7 @@ class _Drawing:
         for left, right, seconds in self.axis.cuts:
             middle = (left + right) / 2
             parts.append(
-                f'<g class="cut"><rect x="{left + 3:.1f}" y="{_TOP - 8:.0f}" width="{right - left - 6:.1f}" '
+                f'<g class="cut"><rect x="{left + 3:.1f}" y="{_TOP - 8:.0f}" width="{max(1.0, right - left - 6):.1f}" '
                 f'height="{height - _TOP:.0f}"/><text x="{middle:.1f}" y="{_TOP - 14:.0f}">'
                 f"{escape(human_seconds(seconds))}</text></g>"
             )

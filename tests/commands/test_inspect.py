@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from langchain_ws_responses._cli import main
+from langchain_ws_responses._inspect.axis import Axis
+from langchain_ws_responses._inspect.reading import read
 from tools.show_trace import record
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"'&\x1b[2J\ud800"
 
@@ -48,6 +54,33 @@ def ended(at: float, turn: str, /, **fields: Any) -> dict[str, Any]:
         "attempt": 1, "kind": "websocket", "lane": "a", "events": 5, "bytes": 1000, "seconds": 1.0,
         "first_event": 0.25, "longest_gap": 0.125, "failure": None, "status": None, "phase": "terminal", **fields,
     }  # fmt: skip
+
+
+def axis_of(path: Path, turns: int, pause: float) -> Axis:
+    """A line with quick turns on it, one after the other."""
+    at = [11.0 + number * pause for number in range(turns)]
+    path.write_text(
+        "".join(lines(sent(one, f"t{one}"), ended(one + 0.001, f"t{one}", seconds=0.001)) for one in at)
+    )
+    return Axis(read(path), 150.0, 915.0)
+
+
+def steps(function: Callable[[], Any]) -> int:
+    """How many lines of Python a call runs through, those of loops each time."""
+    found = 0
+
+    def count(_frame: Any, event: str, _arg: Any) -> Any:
+        nonlocal found
+        found += event == "line"
+        return count
+
+    before = sys.gettrace()
+    sys.settrace(count)
+    try:
+        function()
+    finally:
+        sys.settrace(before)
+    return found
 
 
 # -- what it says ----------------------------------------
@@ -204,6 +237,29 @@ def test_a_page_that_cannot_be_written(capsys: Any, recorded: Any, tmp_path: Pat
     assert (code, err) == (
         1, f"error: cannot write {out}: No such file or directory. Name a file in a folder that is there and yours.\n"
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("pause", [0.01, 0.5], ids=["none is cut", "all are cut"])
+def test_a_long_trace_is_drawn_in_steps_that_grow_with_it(tmp_path: Path, pause: float) -> None:
+    found = []
+    for turns in (200, 400):
+        axis = axis_of(tmp_path / "t", turns, pause)
+        assert len(axis.cuts) == (0 if pause < 0.1 else turns - 1)
+        found.append(steps(lambda: (axis(1e9), axis(11.0 + turns * pause / 2))) + steps(axis.ticks))  # noqa: B023
+    assert found[1] < 3 * found[0]
+    assert steps(lambda: axis(1e9)) < 20
+
+
+def test_many_pauses_leave_room_for_what_is_between_them(tmp_path: Path) -> None:
+    axis = axis_of(tmp_path / "t", 100, 10.0)
+    places = [axis(11.0 + number * 10.0 + late) for number in range(100) for late in (0.0, 0.001)]
+    assert places == sorted(places)
+    assert (places[0], places[-1]) == (150.0, pytest.approx(150.0 + 915.0))
+    widths = [right - left for left, right in zip(places[::2], places[1::2], strict=True)]
+    assert widths == pytest.approx([widths[0]] * 100, rel=0.01)
+    assert 100 * widths[0] > 0.4 * 915
+    assert [left for left, _, _ in axis.cuts] == pytest.approx(places[1:-1:2])
+    assert len(axis.ticks()) < 100
 
 
 @pytest.mark.parametrize("name", ["t", "./t", "hard", "soft"])
