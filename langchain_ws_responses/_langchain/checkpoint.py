@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Collection
+from copy import deepcopy
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -114,6 +115,10 @@ class ChainSaver(BaseCheckpointSaver[Any]):
 
     def __copy__(self) -> ChainSaver:
         return self._over(self.inner)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> ChainSaver:
+        # What is remembered is shared, as by every clone: it holds threads and locks.
+        return self._over(deepcopy(self.inner, memo))
 
     def __getattr__(self, name: str) -> Any:
         # What begins and ends with underscores is a question to the type, and not every one that asks `copy` or

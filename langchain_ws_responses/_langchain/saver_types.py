@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["mirrored"]
 
 _DELETE = "delete"
+_CONTEXT = ("__enter__", "__exit__", "__aenter__", "__aexit__")
 
 
 class _Wrapped:
@@ -115,6 +116,26 @@ class _Wrapped:
             self._book.forget(thread_id, links)
 
 
+class _Entered:
+    """For inner types that are entered themselves: what `with` gives is the saver around them."""
+
+    inner: Any
+
+    def __enter__(self) -> Any:
+        self.inner.__enter__()
+        return self
+
+    def __exit__(self, *raised: object) -> Any:
+        return self.inner.__exit__(*raised)
+
+    async def __aenter__(self) -> Any:
+        await self.inner.__aenter__()
+        return self
+
+    async def __aexit__(self, *raised: object) -> Any:
+        return await self.inner.__aexit__(*raised)
+
+
 class _WithoutTaskPath:
     """For inner types of before `task_path`: LangGraph passes it to whatever takes it."""
 
@@ -185,7 +206,8 @@ def mirrored(inner_type: type[BaseCheckpointSaver[Any]]) -> type[BaseCheckpointS
         inner_type: The type of the saver that is wrapped.
 
     Returns:
-        A subclass of `BaseCheckpointSaver` that overrides what `inner_type` overrides, and nothing else.
+        A subclass of `BaseCheckpointSaver` that overrides what `inner_type` overrides, is entered as that is, and
+        nothing else.
     """
     body: dict[str, Any] = {"__doc__": f"What {inner_type.__name__} can do."}
     for name, own in vars(BaseCheckpointSaver).items():
@@ -198,4 +220,5 @@ def mirrored(inner_type: type[BaseCheckpointSaver[Any]]) -> type[BaseCheckpointS
             body[name] = vars(_WithoutTaskPath)[name]
         else:
             body[name] = vars(_Wrapped).get(name) or _passed_on(name, method)
+    body.update((name, vars(_Entered)[name]) for name in _CONTEXT if hasattr(inner_type, name))
     return type(f"Mirrored{inner_type.__name__}", (BaseCheckpointSaver,), body)

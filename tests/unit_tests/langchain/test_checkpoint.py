@@ -273,7 +273,8 @@ def test_attributes_are_those_of_the_inner_saver_but_no_dunders() -> None:
     assert saver.storage is inner.storage
     with pytest.raises(AttributeError, match="no_such_thing"):
         saver.no_such_thing  # noqa: B018
-    assert not hasattr(saver, "__enter__")
+    inner.__asked_of_the_type__ = 1  # type: ignore[attr-defined]
+    assert not hasattr(saver, "__asked_of_the_type__")
     assert not hasattr(saver, "__len__")
     # Before there is an inner saver: `copy` and `pickle` ask early.
     with pytest.raises(AttributeError, match="anything"):
@@ -307,6 +308,69 @@ def test_copy_shares_what_is_inside() -> None:
     clone = copy.copy(saver)
     assert clone is not saver
     assert (type(clone), clone.inner, clone.deletions) == (type(saver), saver.inner, saver.deletions)
+
+
+def test_deep_copy_has_checkpoints_of_its_own() -> None:
+    saver = ChainSaver(InMemorySaver(serde=JsonPlusSerializer(allowed_msgpack_modules=())))
+    put(saver, 1)
+    twice = copy.deepcopy([saver, saver])
+    clone = twice[0]
+    assert clone is twice[1]
+    assert (type(clone), clone.deletions) == (type(saver), saver.deletions)
+    assert clone.inner is not saver.inner
+    put(clone, 2, 1)
+    assert (len(list(saver.list(config()))), len(list(clone.list(config())))) == (1, 2)
+
+
+def test_deep_copy_of_what_cannot_be_copied_says_so_as_the_inner_saver_does() -> None:
+    class Open(InMemorySaver):
+        def __deepcopy__(self, memo: Any) -> Any:
+            raise TypeError("an open file")
+
+    with pytest.raises(TypeError, match="an open file"):
+        copy.deepcopy(ChainSaver(Open()))
+
+
+@pytest.mark.parametrize("swallows", [False, True])
+async def test_is_entered_as_the_inner_saver_is(swallows: bool) -> None:
+    seen: list[Any] = []
+
+    class Entered(InMemorySaver):
+        def __enter__(self) -> Entered:
+            seen.append("enter")
+            return self
+
+        def __exit__(self, kind: Any, *_: Any) -> bool:  # type: ignore[override]
+            seen.append(kind)
+            return swallows
+
+        async def __aenter__(self) -> Entered:
+            seen.append("aenter")
+            return self
+
+        async def __aexit__(self, kind: Any, *_: Any) -> bool:  # type: ignore[override]
+            seen.append(kind)
+            return swallows
+
+    saver: Any = ChainSaver(Entered())
+    raised = nullcontext() if swallows else pytest.raises(KeyError)
+    with saver as entered:
+        assert entered is saver
+    with raised, saver:
+        raise KeyError
+    async with saver as entered:
+        assert entered is saver
+    with raised:
+        async with saver:
+            raise KeyError
+    assert seen == ["enter", None, "enter", KeyError, "aenter", None, "aenter", KeyError]
+
+
+@pytest.mark.parametrize("kind", [InMemorySaver, SqliteSaver, AsyncSqliteSaver])
+def test_can_be_entered_only_where_the_inner_saver_can(kind: type[BaseCheckpointSaver[Any]]) -> None:
+    wrapped = type(ChainSaver(kind.__new__(kind)))
+    for name in ("__enter__", "__exit__", "__aenter__", "__aexit__"):
+        assert hasattr(wrapped, name) is hasattr(kind, name)
 
 
 def test_allowlist_makes_a_clone_over_a_clone_and_leaves_the_original_alone() -> None:
