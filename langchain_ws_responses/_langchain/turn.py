@@ -351,9 +351,6 @@ class Turn:
 
     def _finish_frame(self, frame: Frame) -> None:
         self.done = True
-        ticket = self.ticket
-        if ticket is not None:
-            self._bytes = ticket.sent_bytes
         try:
             response = frame.response
         except FrameError:
@@ -467,7 +464,7 @@ class Turn:
             "mode": self.plan.mode.value,
             "reason": self.plan.reason.value,
             "items": self.items,
-            "bytes": self._bytes,
+            "bytes": ticket.sent_bytes if ticket is not None else self._bytes,
             "connection": connection.label if connection is not None else "",
             "lane": ticket.lane_name if ticket is not None else "",
             "reused": ticket.reused if ticket is not None else False,

@@ -183,9 +183,11 @@ def test_metrics_follow_the_conventions(telemetry: Telemetry, manager: Connectio
 def test_a_failure_is_an_error_without_words(telemetry: Telemetry, manager: ConnectionManager) -> None:
     with ResponsesServer(error(code="invalid_prompt", message="the prompt says so", status=400)) as server:
         outcome(socket_model(server, manager), "invoke", "x")
-    with ResponsesServer(drop(1)) as server:
-        outcome(socket_model(server, manager, on_ambiguous="raise"), "invoke", "x")
+    with ResponsesServer(drop(1)) as other_server:
+        outcome(socket_model(other_server, manager, on_ambiguous="raise"), "invoke", "x")
     refused, lost = telemetry.spans
+    for span, asked in ((refused, server), (lost, other_server)):
+        assert span.attributes["ws_responses.request.bytes"] == asked.requests[0].raw_bytes
     assert refused.status.status_code is lost.status.status_code is StatusCode.ERROR
     assert refused.status.description is lost.status.description is None
     assert (refused.attributes["error.type"], lost.attributes["error.type"]) == ("400", "connection_lost")

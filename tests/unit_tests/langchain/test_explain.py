@@ -87,6 +87,7 @@ def test_a_failure_is_explained(manager: ConnectionManager) -> None:
             model.invoke("x")
     assert model.explain().startswith("The last turn ended with ")
     assert "before its answer was complete. Sent in full over the socket" in model.explain()
+    assert f": one item, {server.requests[0].raw_bytes} bytes." in model.explain()
 
 
 def test_a_turn_that_was_never_sent_is_explained_without_what_there_was_not(
