@@ -55,6 +55,9 @@ class ConnectionManager:
         profiles: What you know about servers, by host name: a gateway in front of OpenAI may have lanes and keep
             warm-ups, which nobody can tell from its name. Wrong claims can make answers wrong.
 
+    Raises:
+        TypeError: A hook cannot be called.
+
     Example:
         ```python
         with ConnectionManager(limits=Limits(max_connections=4)) as manager:
@@ -76,6 +79,9 @@ class ConnectionManager:
         self.limits = limits or Limits()
         self.retry = retry or RetryPolicy()
         self.hooks: tuple[Hook, ...] = (*hooks, *trace_of_environment())
+        for hook in self.hooks:
+            if not callable(hook):
+                raise TypeError(f"a hook is a function of one TransportEvent, not {type(hook).__name__}")
         self.ssl_context = ssl_context
         self.proxy = proxy
         self.allow_insecure = allow_insecure

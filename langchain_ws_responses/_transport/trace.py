@@ -145,6 +145,8 @@ class TraceFile:
 
     Raises:
         OSError: The file cannot be opened.
+        TypeError: `max_bytes` is no whole number.
+        ValueError: `max_bytes` is not above zero.
 
     Example:
         ```python
@@ -161,6 +163,11 @@ class TraceFile:
         max_waiting: int = 10_000,
         max_bytes: int | None = _MAX_BYTES,
     ) -> None:
+        if max_bytes is not None:
+            if isinstance(max_bytes, bool) or not isinstance(max_bytes, int):
+                raise TypeError(f"max_bytes must be a whole number or None, not {max_bytes!r}")
+            if max_bytes <= 0:
+                raise ValueError(f"max_bytes={max_bytes} must be above zero; None is no limit")
         self.path = Path(path)
         self.wants_content = content
         self.dropped = 0

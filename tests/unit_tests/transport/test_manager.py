@@ -384,6 +384,12 @@ def test_what_a_hook_raises_hurts_nobody(
     assert f"a hook failed on TurnSent: {type(raised).__name__}" in caplog.text
 
 
+@pytest.mark.parametrize("hook", [5, None, "print"])
+def test_a_hook_that_cannot_be_called_is_refused(hook: Any) -> None:
+    with pytest.raises(TypeError, match=f"a hook is a function .*, not {type(hook).__name__}"):
+        ConnectionManager(hooks=[hook])
+
+
 def test_a_hook_that_would_wait_for_itself_is_told(make_manager: Make) -> None:
     told: list[BaseException] = []
 

@@ -341,6 +341,13 @@ def test_a_file_that_is_full_is_put_aside_and_the_one_before_it_goes(tmp_path: P
     assert path.stat().st_mode & 0o077 == 0
 
 
+@pytest.mark.parametrize("limit", ["x", 1.5, True, 0, -1])
+def test_a_limit_that_is_none_is_refused_before_a_file_is_made(tmp_path: Path, limit: Any) -> None:
+    with pytest.raises((TypeError, ValueError), match=r"max_bytes(=-?\d)? must be"):
+        TraceFile(tmp_path / "t", max_bytes=limit)
+    assert not (tmp_path / "t").exists()
+
+
 @rotates
 def test_processes_that_share_a_file_put_it_aside_once(tmp_path: Path) -> None:
     path = tmp_path / "t"
