@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import secrets
 from collections import OrderedDict
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from .._transport.dial import Endpoint
     from .._transport.manager import ConnectionManager
 
-__all__ = ["Clocks", "Route", "clocks_for", "clocks_of", "same_fields", "secret_for"]
+__all__ = ["Clocks", "Route", "asked_within", "clocks_for", "clocks_of", "same_fields", "secret_for"]
 
 # Stands in where there is no key, or none yet.
 _PROCESS_SECRET = secrets.token_bytes(32)
@@ -28,6 +29,7 @@ _MAX_KEYS = 64
 _MAX_UNDER = 1024
 _MAX_PRIMED = 64
 _IGNORED_TWICE = 2
+_asked_here: ContextVar[list[Route] | None] = ContextVar("asked_here", default=None)
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,17 @@ def same_fields(now: tuple[Any, ...], before: tuple[Any, ...]) -> bool:
         if a is not b and not (isinstance(a, str | int | float) and a == b):
             return False
     return True
+
+
+@contextmanager
+def asked_within() -> Iterator[list[Route]]:
+    """Gives a list of the routes whose key callables are asked inside the block, in its context and below."""
+    routes: list[Route] = []
+    token = _asked_here.set(routes)
+    try:
+        yield routes
+    finally:
+        _asked_here.reset(token)
 
 
 @dataclass(frozen=True)
@@ -164,11 +177,18 @@ class Route:
         Raises:
             ConfigurationError: Nobody can send such a key.
         """
-        if not isinstance(key, str) or (known := self._under.get(key)) is None:
-            return self._made_under(key)
-        with suppress(KeyError):  # another thread may just have made room
-            self._under.move_to_end(key)
-        return known
+        if not isinstance(key, str) or (route := self._under.get(key)) is None:
+            route = self._made_under(key)
+        else:
+            with suppress(KeyError):  # another thread may just have made room
+                self._under.move_to_end(key)
+        if (noted := _asked_here.get()) is not None:
+            noted.append(route)
+        return route
+
+    def is_of(self, other: Route) -> bool:
+        """Whether this is another route, or the route of one of its turns, under whichever key."""
+        return self._learned is other._learned
 
     def _made_under(self, key: object) -> Route:
         from .._transport.endpoint import checked_key

@@ -6,10 +6,12 @@ import asyncio
 import importlib
 import sys
 from contextvars import ContextVar, copy_context
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from langchain.agents import create_agent
+from langchain.agents.middleware import dynamic_prompt
 from langchain.agents.structured_output import ToolStrategy
 from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
@@ -102,7 +104,7 @@ def test_the_warm_up_can_be_switched_off(world: World) -> None:
     create_agent(world.model(), [add], system_prompt="Be good.", middleware=[middleware]).invoke(NEW)
     _before(middleware, "sync")
     assert _warm_ups(world) == []
-    assert middleware._learned is not None
+    assert len(middleware._learned) == 1
 
 
 def test_an_unknown_server_is_sent_no_warm_up(responses_server: ResponsesServer) -> None:
@@ -158,11 +160,62 @@ def test_gets_ready_under_the_key_of_whoever_starts_the_agent(world: World, way:
     def run(name: str, work: Any, *args: Any) -> None:
         copy_context().run(lambda: (user.set(name), work(*args)))
 
-    agent = create_agent(world.model(api_key=user.get), [add], middleware=[middleware])
-    run("alice", agent.invoke, NEW)
+    @dynamic_prompt
+    def prompt(request: Any) -> str:
+        return f"You serve {user.get()}."
+
+    model = world.model(api_key=user.get)
+    agent = create_agent(model, [add], middleware=[prompt, middleware])
+    run("alice", agent.invoke if way == "sync" else _ainvoke(agent), NEW)
+    # Tools and prompt of one tenant are not sent under the key of another.
     run("bob", _before, middleware, way)
-    (warm_up,) = _warm_ups(world)
-    assert warm_up.headers["authorization"] == "Bearer bob"
+    assert _warm_ups(world) == []
+    world.server.wait_for(lambda: len(world.server.connections) == 2)
+    run("bob", agent.invoke if way == "sync" else _ainvoke(agent), NEW)
+    for name in ("alice", "bob"):
+        run(name, _before, middleware, way)
+        warm_up = _warm_ups(world)[-1]
+        assert warm_up.headers["authorization"] == f"Bearer {name}"
+        assert essence(warm_up.items) == [("system", f"You serve {name}.")]
+    assert len(_warm_ups(world)) == 2
+
+
+def _ainvoke(agent: Any) -> Any:
+    return lambda state: asyncio.run(agent.ainvoke(state))
+
+
+def test_the_call_of_another_model_within_teaches_nothing(world: World) -> None:
+    user: ContextVar[str] = ContextVar("user")
+    user.set("alice")
+    middleware, other = WebSocketMiddleware(), world.model(api_key=user.get)
+    # One that asks nothing of the agent's model: under which key the answer came, nobody can say.
+    request = SimpleNamespace(
+        model=world.model(api_key=user.get), tools=[], system_prompt="Be good.", model_settings={}
+    )
+    middleware.wrap_model_call(request, lambda request: other.invoke("hi"))
+    _before(middleware, "sync")
+    assert _warm_ups(world) == []
+    middleware.wrap_model_call(request, lambda request: (other.invoke("hi"), request.model.invoke("hi")))
+    _before(middleware, "sync")
+    assert len(_warm_ups(world)) == 1
+
+
+def test_a_prompt_that_changes_is_not_read_in_before_it_has_settled(world: World) -> None:
+    prompts = iter(["It is one.", "It is two.", "It is two."])
+
+    @dynamic_prompt
+    def prompt(request: Any) -> str:
+        return next(prompts)
+
+    middleware = WebSocketMiddleware()
+    agent = create_agent(world.model(), [add], middleware=[prompt, middleware])
+    read: list[Any] = []
+    for _ in range(3):
+        agent.invoke(NEW)
+        _before(middleware, "sync")
+        read.append([essence(warm_up.items) for warm_up in _warm_ups(world)])
+    one, two = [("system", "It is one.")], [("system", "It is two.")]
+    assert read == [[one], [one], [one, two]]
 
 
 def test_learns_from_the_text_of_a_prompt_where_there_is_no_message(world: World) -> None:
@@ -174,7 +227,8 @@ def test_learns_from_the_text_of_a_prompt_where_there_is_no_message(world: World
 
     middleware = WebSocketMiddleware()
     assert middleware.wrap_model_call(OldRequest(), lambda request: "answer") == "answer"
-    assert middleware._learned == ([], SystemMessage("Be old."), {})
+    (learned,) = middleware._learned.values()
+    assert (learned.tools, learned.system, learned.settings) == ([], SystemMessage("Be old."), {})
 
 
 @pytest.mark.parametrize("way", ["invoke", "ainvoke"])
@@ -185,7 +239,7 @@ def test_other_models_are_left_alone(way: str) -> None:
     )
     state = agent.invoke(NEW) if way == "invoke" else asyncio.run(agent.ainvoke(NEW))
     assert state["messages"][-1].text == "hello"
-    assert (middleware._model, middleware._learned) == (None, None)
+    assert (middleware._model, list(middleware._learned)) == (None, [])
     _before(middleware, "sync")
 
 
