@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from itertools import islice
+from itertools import count, islice
 from typing import TYPE_CHECKING, Any
 
 from langchain_core.messages import AIMessage
@@ -12,7 +12,8 @@ from langchain_core.messages import AIMessage
 from .._protocol.chain import LINK_FIELDS
 from .index import INDEX, Known
 from .links import LINK_KEY
-from .origin import THREAD_KEY, Commit, Entry, Link, Origin, label_of
+from .origin import THREAD_KEY, Commit, Entry, Link, Origin, Thread, label_of
+from .remembered import Remembered, Table
 
 if TYPE_CHECKING:
     from .._transport.manager import ConnectionManager
@@ -36,6 +37,8 @@ _MAX_TEXT = 512
 _OPTIONAL = ("node", "conn")
 _SEQUENCES = (list, tuple)  # made once: a union in the call would be made at each
 _NOTHING = Commit({}, "")
+_MAX_SAVERS = 1024
+_numbers = count(1)
 # Writes that say how a task ended, not that it has done its work.
 _NO_RESULT = frozenset({"__error__", "__interrupt__", "__resume__", "__scheduled__", "__error_source_node__"})
 
@@ -45,17 +48,46 @@ def links_of(metadata: Any) -> list[Link]:
     return list(_commit_of(metadata).chain.values())
 
 
+class _Saver(Remembered):
+    __slots__ = ("scope",)
+
+    scope: int
+
+
+_savers: Table[_Saver] = Table(_MAX_SAVERS)
+
+
+def _scope_of(inner: Any) -> int:
+    """Gives a saver a number: the same each time, and no other one's. An `id` may come again."""
+    known = _savers.get(id(inner))
+    if known is not None and known() is inner:
+        return known.scope
+    scope = next(_numbers)
+    try:
+        entry = _savers.entry(_Saver, inner)
+    except TypeError:  # of a type without weak references
+        return scope
+    entry.scope = scope
+    _savers.add(entry)
+    return scope
+
+
 class ChainBook:
     """The bookkeeping of a `ChainSaver`, shared by its clones.
 
     Args:
+        inner: The checkpointer that saves; those who share one share what is known of its threads.
         manager: Opens connections; by default the manager of the thread's newest turn.
         route: Gives the route of the model that the saver was given, or None.
         deletions: Where stored responses are deleted, if they are.
+
+    Attributes:
+        scope: Tells its threads from those of other checkpointers with the same ids.
     """
 
     def __init__(
         self,
+        inner: Any,
         *,
         manager: ConnectionManager | None,
         route: Callable[[], Route | None],
@@ -64,6 +96,10 @@ class ChainBook:
         self.manager = manager
         self.route = route
         self.deletions = deletions
+        self.scope = _scope_of(inner)
+
+    def _thread(self, configurable: Any) -> Thread:
+        return self.scope, str(configurable.get("thread_id"))
 
     # -- saving ----------------------------------------
 
@@ -82,9 +118,9 @@ class ChainBook:
             The metadata to save, and what to call once it is saved.
         """
         configurable = config.get("configurable") or {}
-        thread_id, ns = str(configurable.get("thread_id")), configurable.get("checkpoint_ns") or ""
+        thread, ns = self._thread(configurable), configurable.get("checkpoint_ns") or ""
         values = checkpoint.get("channel_values") or {}
-        known = INDEX.peek(thread_id)
+        known = INDEX.peek(thread)
         brought = _brought(known, [values[name] for name in new_versions or () if name in values])
         if not brought and known is None:
             return metadata, _nothing
@@ -92,16 +128,16 @@ class ChainBook:
         commit = (known.commits.get((ns, parent)) if known is not None else None) or _commit_of(metadata)
         entries: list[Entry] = []
         if known is not None and known.pending:
-            entries = INDEX.uncommitted(thread_id, ns, parent, checkpoint_id)
+            entries = INDEX.uncommitted(thread, ns, parent, checkpoint_id)
         if brought:
             # Last come those that turns of this process noted: they are the newest.
-            entries = [*_entries(thread_id, ns, parent, "", brought), *entries]
+            entries = [*_entries(thread, ns, parent, "", brought), *entries]
         if entries:
             commit = _merged(commit, ns, entries)
         if not commit.chain:
             return metadata, _nothing
         metadata = {**metadata, LINK_KEY: dict(commit.chain), RESPONSE_ID_KEY: commit.newest}
-        return metadata, lambda: INDEX.committed(thread_id, ns, checkpoint_id, commit, entries)
+        return metadata, lambda: INDEX.committed(thread, ns, checkpoint_id, commit, entries)
 
     def written(self, config: Any, writes: Any, task_id: str) -> None:
         """Takes in the links on the messages that a task wrote, for the checkpoint that will follow.
@@ -109,11 +145,11 @@ class ChainBook:
         A channel that saves only differences has no messages in its checkpoints: here they pass by.
         """
         configurable = config.get("configurable") or {}
-        thread_id = str(configurable.get("thread_id"))
-        brought = _brought(INDEX.peek(thread_id), (value for _, value in writes))
+        thread = self._thread(configurable)
+        brought = _brought(INDEX.peek(thread), (value for _, value in writes))
         if brought:
             ns, parent = configurable.get("checkpoint_ns") or "", configurable.get("checkpoint_id") or ""
-            INDEX.written(_entries(thread_id, ns, parent, task_id, brought))
+            INDEX.written(_entries(thread, ns, parent, task_id, brought))
 
     # -- loading ----------------------------------------
 
@@ -130,11 +166,11 @@ class ChainBook:
             self._take(saved, replaces=runs)
         if not runs:
             return
-        thread_id, ns = str(configurable.get("thread_id")), configurable.get("checkpoint_ns") or ""
+        thread, ns = self._thread(configurable), configurable.get("checkpoint_ns") or ""
         pending = (saved.pending_writes if saved is not None else None) or ()
-        INDEX.discard(thread_id, ns, {str(write[0]) for write in pending if write[1] not in _NO_RESULT})
+        INDEX.discard(thread, ns, {str(write[0]) for write in pending if write[1] not in _NO_RESULT})
         if saved is not None and not ns:
-            self._preconnect(thread_id)
+            self._preconnect(thread)
 
     def listed(self, saved: Any) -> None:
         """Takes in a checkpoint of a listing."""
@@ -142,21 +178,21 @@ class ChainBook:
 
     def _take(self, saved: Any, *, replaces: bool = False, listed: bool = False) -> None:
         configurable = saved.config.get("configurable") or {}
-        thread_id, ns = str(configurable.get("thread_id")), configurable.get("checkpoint_ns") or ""
+        thread, ns = self._thread(configurable), configurable.get("checkpoint_ns") or ""
         checkpoint_id = saved.checkpoint["id"]
-        known = INDEX.peek(thread_id)
+        known = INDEX.peek(thread)
         if known is not None and known.current == (ns, checkpoint_id):
             return
         commit = _commit_of(saved.metadata)
         brought = _brought(known, (saved.checkpoint.get("channel_values") or {}).values())
         links = [link for raw in brought if (link := _clean(raw)) is not None]
         if commit.chain or links:
-            INDEX.load(thread_id, ns, checkpoint_id, commit, links, replaces=replaces, listed=listed)
+            INDEX.load(thread, ns, checkpoint_id, commit, links, replaces=replaces, listed=listed)
 
-    def _preconnect(self, thread_id: str) -> None:
+    def _preconnect(self, thread: Thread) -> None:
         """Starts the handshake that the first turn of a run would wait for; the run is none the wiser if it fails."""
         try:
-            place = INDEX.place(thread_id)
+            place = INDEX.place(thread)
             route = self.route() if place is None else None
             # A key is asked for at turns, where their callers are.
             if place is None and route is not None and route.manager is not None and route.ask is None:
@@ -182,19 +218,19 @@ class ChainBook:
     def forget(self, thread_id: str, doomed: list[Link]) -> None:
         """Forgets a thread that was deleted, and has its stored responses deleted."""
         thread_id = str(thread_id)
-        self._free_lanes(thread_id)
-        orphans = INDEX.forget(thread_id)
+        self._free_lanes((self.scope, thread_id))
+        orphans = INDEX.forget((self.scope, thread_id))
         if self.deletions is not None:
             self.deletions.submit(thread_id, self.collected(thread_id, [*doomed, *orphans]))
 
     @staticmethod
-    def _free_lanes(thread_id: str) -> None:
+    def _free_lanes(thread: Thread) -> None:
         """Gives the thread's lanes to other conversations."""
-        place, known = INDEX.place(thread_id), INDEX.peek(thread_id)
+        place, known = INDEX.place(thread), INDEX.peek(thread)
         if place is None or known is None:
             return
         own = [*known.links.values(), *(entry.link for entry in known.pending)]
-        ids = [link["id"] for link in own if link.get(THREAD_KEY) == thread_id]
+        ids = [link["id"] for link in own if link.get(THREAD_KEY) == thread[1]]
         place[0].give_up(place[1], ids)
 
 
@@ -234,7 +270,7 @@ def _link_on(message: Any, metadata: Any) -> Link | None:
     return None
 
 
-def _entries(thread_id: str, ns: str, parent: str, task_id: str, links: Iterable[Link]) -> list[Entry]:
+def _entries(thread: Thread, ns: str, parent: str, task_id: str, links: Iterable[Link]) -> list[Entry]:
     """Makes entries of links that messages brought. They are nobody's own: a message may be a client's."""
     entries = []
     for raw in links:
@@ -242,7 +278,8 @@ def _entries(thread_id: str, ns: str, parent: str, task_id: str, links: Iterable
         if link is not None:
             node = link.get("node", "")
             node = "" if "|" in node or ":" in node else node
-            origin = Origin(thread_id, f"{ns}|{node}:{task_id}".lstrip("|"), parent, task_id)
+            where = f"{ns}|{node}:{task_id}".lstrip("|")
+            origin = Origin(thread[1], where, parent, task_id, scope=thread[0])
             entries.append(Entry(origin, link))
     return entries
 

@@ -12,7 +12,7 @@ from langgraph.checkpoint.base import BaseCheckpointSaver
 
 from .book import ChainBook
 from .deletions import Deletions
-from .index import INDEX
+from .index import INDEX, SCOPE_NAME
 from .saver_types import mirrored
 
 if TYPE_CHECKING:
@@ -84,10 +84,12 @@ class ChainSaver(BaseCheckpointSaver[Any]):
         self._deletions = Deletions(self._routes)
         self._model = model
         self._book = ChainBook(
+            inner,
             manager=manager,
             route=self._route,
             deletions=self._deletions if on_delete == "delete_responses" else None,
         )
+        setattr(self, SCOPE_NAME, self._book.scope)
         self.inner = inner
         INDEX.active = True
 

@@ -2,7 +2,7 @@
 
 A graph whose state holds only text hands the model assistant messages that it made anew. Their fingerprint still
 proves which response they came from, if somebody remembers it by fingerprint. That is this index: one per process,
-scoped by thread, filled by turns and by the checkpoints that a `ChainSaver` saves and loads.
+scoped by saver and thread, filled by turns and by the checkpoints that a `ChainSaver` saves and loads.
 
 Nothing here is believed: a link that is found goes through the same verification as one on a message. So an entry
 that is stale, evicted or forged costs a full send at worst.
@@ -21,15 +21,18 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from .._protocol.chain import ChainKey, History
-from .origin import THREAD_KEY, Commit, Entry, Link, Origin, is_below, is_given_up, tasks_of
+from .origin import THREAD_KEY, Commit, Entry, Link, Origin, Thread, is_below, is_given_up, tasks_of
 
 if TYPE_CHECKING:
     from .route import Route
 
-__all__ = ["INDEX", "ChainIndex", "Known", "with_known_links"]
+__all__ = ["INDEX", "SCOPE_NAME", "ChainIndex", "Known", "with_known_links"]
 
 # How many assistant messages without a link are hashed in search of one. Each costs a hash over all before it.
 _MAX_SEARCHED = 64
+
+SCOPE_NAME = "_chain_scope"
+"""What a `ChainSaver` is known by where a turn runs, also through a saver around it that passes attributes on."""
 
 
 @dataclass(eq=False)
@@ -93,7 +96,7 @@ class ChainIndex:
         """Forgets everything; whether it is in use stays as it was."""
         # A new lock as well: after a fork the old one may be held by a thread that is not there.
         self._lock = threading.Lock()
-        self._threads: OrderedDict[str, Known] = OrderedDict()
+        self._threads: OrderedDict[Thread, Known] = OrderedDict()
         self._routes: weakref.WeakSet[Route] = weakref.WeakSet()
         self._total = 0
 
@@ -104,13 +107,15 @@ class ChainIndex:
     # -- for turns ----------------------------------------
 
     def here(self) -> Origin | None:
-        """Returns where in a graph the caller stands; None outside, and while no `ChainSaver` exists."""
-        runtime = sys.modules.get("langgraph.runtime") if self.active else None
-        if runtime is None:
+        """Returns where in a graph the caller stands; None outside, and where no `ChainSaver` saves."""
+        config = sys.modules.get("langgraph.config") if self.active else None
+        if config is None:
             return None
         try:
-            info = runtime.get_runtime().execution_info
-            if info.thread_id is None:
+            configurable = config.get_config()["configurable"]
+            scope = getattr(configurable.get("__pregel_checkpointer"), SCOPE_NAME, None)
+            info = configurable["__pregel_runtime"].execution_info
+            if info.thread_id is None or type(scope) is not int:
                 return None
             return Origin(
                 str(info.thread_id),
@@ -118,6 +123,7 @@ class ChainIndex:
                 str(info.checkpoint_id),
                 str(info.task_id),
                 int(getattr(info, "node_attempt", 1)),
+                scope,
             )
         except (AttributeError, KeyError, RuntimeError):
             # Not inside a graph, or a langgraph without this information.
@@ -134,39 +140,39 @@ class ChainIndex:
         """
         own = {**link, THREAD_KEY: origin.thread_id}
         with self._lock:
-            thread, size = self._open(origin.thread_id)
-            before = [entry for entry in thread.pending if is_given_up(entry.origin, origin)]
+            known, size = self._open(origin.thread)
+            before = [entry for entry in known.pending if is_given_up(entry.origin, origin)]
             if before:
-                thread.orphans.extend(entry.link for entry in before)
-                thread.pending = [entry for entry in thread.pending if entry not in before]
+                known.orphans.extend(entry.link for entry in before)
+                known.pending = [entry for entry in known.pending if entry not in before]
             # A message may have brought the same link here already.
-            thread.pending = [entry for entry in thread.pending if entry.link["id"] != own["id"]]
-            thread.pending.append(Entry(origin, own))
-            del thread.pending[: -self.max_links]
+            known.pending = [entry for entry in known.pending if entry.link["id"] != own["id"]]
+            known.pending.append(Entry(origin, own))
+            del known.pending[: -self.max_links]
             if on_socket and route.manager is not None:
-                thread.manager, thread.endpoint = weakref.ref(route.manager), route.endpoint
+                known.manager, known.endpoint = weakref.ref(route.manager), route.endpoint
             self._routes.add(route)
-            self._close(thread, size)
+            self._close(known, size)
 
-    def lookup(self, thread_id: str, fp: str) -> Link | None:
+    def lookup(self, thread: Thread, fp: str) -> Link | None:
         """Finds the link with a fingerprint: an answer of the run at hand first, then a committed one."""
         with self._lock:
-            thread = self._threads.get(thread_id)
-            if thread is None:
+            known = self._threads.get(thread)
+            if known is None:
                 return None
-            for entry in reversed(thread.pending):
+            for entry in reversed(known.pending):
                 if entry.link["fp"] == fp:
                     return entry.link
-            link = thread.links.get(fp)
+            link = known.links.get(fp)
             if link is not None:
-                thread.links.move_to_end(fp)
+                known.links.move_to_end(fp)
             return link
 
     # -- for savers ----------------------------------------
 
-    def peek(self, thread_id: str) -> Known | None:
+    def peek(self, thread: Thread) -> Known | None:
         """Returns what is known of a thread, to read from without the lock; None if nothing is."""
-        return self._threads.get(thread_id)
+        return self._threads.get(thread)
 
     def written(self, entries: Iterable[Entry]) -> None:
         """Notes answers that came in on the messages which a task wrote.
@@ -176,57 +182,57 @@ class ChainIndex:
         """
         with self._lock:
             for entry in entries:
-                thread, size = self._open(entry.origin.thread_id)
-                thread.pending.append(entry)
-                del thread.pending[: -self.max_links]
-                self._close(thread, size)
+                known, size = self._open(entry.origin.thread)
+                known.pending.append(entry)
+                del known.pending[: -self.max_links]
+                self._close(known, size)
 
-    def uncommitted(self, thread_id: str, ns: str, parent: str, checkpoint_id: str) -> list[Entry]:
+    def uncommitted(self, thread: Thread, ns: str, parent: str, checkpoint_id: str) -> list[Entry]:
         """Returns the answers that a new checkpoint commits, oldest first.
 
         These are the ones asked for by steps that began at its parent or later, and before the new one existed:
         checkpoint ids are ordered in time, also between a graph and its inner graphs. The next step may be well on
         its way when a checkpoint is saved, and its answers must not slip in.
         """
-        thread = self._threads.get(thread_id)
-        if thread is None or not thread.pending:
+        known = self._threads.get(thread)
+        if known is None or not known.pending:
             return []
         with self._lock:
             return [
                 entry
-                for entry in thread.pending
+                for entry in known.pending
                 if parent <= entry.origin.checkpoint_id < checkpoint_id
                 and is_below(ns, entry.origin.checkpoint_ns)
             ]
 
     def committed(
-        self, thread_id: str, ns: str, checkpoint_id: str, commit: Commit, entries: Collection[Entry]
+        self, thread: Thread, ns: str, checkpoint_id: str, commit: Commit, entries: Collection[Entry]
     ) -> None:
         """Notes that a checkpoint was saved.
 
         Args:
-            thread_id: Its thread.
+            thread: Its thread.
             ns: Its namespace.
             checkpoint_id: Its id.
             commit: What it says.
             entries: What `uncommitted` gave.
         """
         with self._lock:
-            thread = self._threads.get(thread_id)
-            if thread is not None and not entries:
+            known = self._threads.get(thread)
+            if known is not None and not entries:
                 # Most checkpoints commit no answer: this is every saver's every step, so it is kept short.
-                self._total += self._remember(thread, ns, checkpoint_id, commit)
+                self._total += self._remember(known, ns, checkpoint_id, commit)
                 return
-            thread, size = self._open(thread_id)
-            self._settle(thread, ns, entries)
+            known, size = self._open(thread)
+            self._settle(known, ns, entries)
             for link in commit.chain.values():
-                self._add(thread, link, newest=False, replaces=False)
-            self._remember(thread, ns, checkpoint_id, commit)
-            self._close(thread, size)
+                self._add(known, link, newest=False, replaces=False)
+            self._remember(known, ns, checkpoint_id, commit)
+            self._close(known, size)
 
     def load(
         self,
-        thread_id: str,
+        thread: Thread,
         ns: str,
         checkpoint_id: str,
         commit: Commit,
@@ -238,7 +244,7 @@ class ChainIndex:
         """Takes in what a loaded checkpoint holds.
 
         Args:
-            thread_id: Its thread.
+            thread: Its thread.
             ns: Its namespace.
             checkpoint_id: Its id.
             commit: What it says.
@@ -248,61 +254,61 @@ class ChainIndex:
             listed: Whether it is one of a listing, which goes from new to old: it must not push out what is newer.
         """
         with self._lock:
-            thread, size = self._open(thread_id)
+            known, size = self._open(thread)
             for link in links:
-                self._add(thread, link, newest=not listed, replaces=False)
+                self._add(known, link, newest=not listed, replaces=False)
             for link in commit.chain.values():
-                self._add(thread, link, newest=not listed, replaces=replaces)
+                self._add(known, link, newest=not listed, replaces=replaces)
             if not listed:
-                self._remember(thread, ns, checkpoint_id, commit)
-            elif len(thread.commits) < self.max_commits:
-                thread.commits.setdefault((ns, checkpoint_id), commit)
-            self._close(thread, size)
+                self._remember(known, ns, checkpoint_id, commit)
+            elif len(known.commits) < self.max_commits:
+                known.commits.setdefault((ns, checkpoint_id), commit)
+            self._close(known, size)
 
-    def discard(self, thread_id: str, ns: str, done: AbstractSet[str]) -> None:
+    def discard(self, thread: Thread, ns: str, done: AbstractSet[str]) -> None:
         """Drops waiting answers when a thread is loaded: no checkpoint will commit them any more.
 
         Args:
-            thread_id: The thread.
+            thread: The thread.
             ns: The graph that is loaded.
             done: Tasks whose writes were saved: they are not run again, so their answers go on waiting.
         """
-        thread = self._threads.get(thread_id)
-        if thread is None or not thread.pending:
+        known = self._threads.get(thread)
+        if known is None or not known.pending:
             return
         with self._lock:
-            size = thread.size
+            size = known.size
             kept: list[Entry] = []
-            for entry in thread.pending:
+            for entry in known.pending:
                 ours = is_below(ns, entry.origin.checkpoint_ns) and not (ns and entry.saved)
                 if ours and done.isdisjoint(tasks_of(entry.origin)):
-                    thread.orphans.append(entry.link)
+                    known.orphans.append(entry.link)
                 else:
                     kept.append(entry)
-            thread.pending = kept
-            self._total += thread.size - size
+            known.pending = kept
+            self._total += known.size - size
 
-    def forget(self, thread_id: str) -> list[Link]:
+    def forget(self, thread: Thread) -> list[Link]:
         """Forgets a thread.
 
         Returns:
             The links of its own answers that no checkpoint has.
         """
         with self._lock:
-            thread = self._threads.pop(thread_id, None)
-            if thread is None:
+            known = self._threads.pop(thread, None)
+            if known is None:
                 return []
-            self._total -= thread.size
-            waiting = [entry.link for entry in thread.pending]
-            return [link for link in (*thread.orphans, *waiting) if link.get(THREAD_KEY) == thread_id]
+            self._total -= known.size
+            waiting = [entry.link for entry in known.pending]
+            return [link for link in (*known.orphans, *waiting) if link.get(THREAD_KEY) == thread[1]]
 
-    def place(self, thread_id: str) -> tuple[Any, Any] | None:
+    def place(self, thread: Thread) -> tuple[Any, Any] | None:
         """Returns manager and endpoint of the thread's newest turn over a socket."""
-        thread = self._threads.get(thread_id)
-        if thread is None or thread.manager is None:
+        known = self._threads.get(thread)
+        if known is None or known.manager is None:
             return None
-        manager = thread.manager()
-        return None if manager is None else (manager, thread.endpoint)
+        manager = known.manager()
+        return None if manager is None else (manager, known.endpoint)
 
     def routes(self) -> list[Route]:
         """Returns the routes of the models whose turns were noted and that still exist."""
@@ -311,35 +317,35 @@ class ChainIndex:
 
     # -- under the lock ----------------------------------------
 
-    def _open(self, thread_id: str) -> tuple[Known, int]:
-        thread = self._threads.get(thread_id)
-        if thread is None:
-            thread = self._threads[thread_id] = Known()
+    def _open(self, thread: Thread) -> tuple[Known, int]:
+        known = self._threads.get(thread)
+        if known is None:
+            known = self._threads[thread] = Known()
         else:
-            self._threads.move_to_end(thread_id)
-        return thread, thread.size
+            self._threads.move_to_end(thread)
+        return known, known.size
 
-    def _close(self, thread: Known, size: int) -> None:
-        self._total += thread.size - size
+    def _close(self, known: Known, size: int) -> None:
+        self._total += known.size - size
         while len(self._threads) > self.max_threads or (
             self._total > self.max_total and len(self._threads) > 1
         ):
             self._total -= self._threads.popitem(last=False)[1].size
 
-    def _settle(self, thread: Known, ns: str, entries: Collection[Entry]) -> None:
+    def _settle(self, known: Known, ns: str, entries: Collection[Entry]) -> None:
         for entry in entries:
-            self._add(thread, entry.link, newest=True, replaces=True)
+            self._add(known, entry.link, newest=True, replaces=True)
         done = {entry.link["id"] for entry in entries}
         if not ns:
-            thread.pending = [entry for entry in thread.pending if entry.link["id"] not in done]
+            known.pending = [entry for entry in known.pending if entry.link["id"] not in done]
         else:
             # The graphs around it have yet to commit them.
-            thread.pending = [
-                replace(entry, saved=True) if entry.link["id"] in done else entry for entry in thread.pending
+            known.pending = [
+                replace(entry, saved=True) if entry.link["id"] in done else entry for entry in known.pending
             ]
 
-    def _add(self, thread: Known, link: Link, *, newest: bool, replaces: bool) -> None:
-        links, fp = thread.links, link["fp"]
+    def _add(self, known: Known, link: Link, *, newest: bool, replaces: bool) -> None:
+        links, fp = known.links, link["fp"]
         if fp in links:
             if not replaces:
                 return
@@ -350,13 +356,13 @@ class ChainIndex:
         while len(links) > self.max_links:
             links.popitem(last=False)
 
-    def _remember(self, thread: Known, ns: str, checkpoint_id: str, commit: Commit) -> int:
+    def _remember(self, known: Known, ns: str, checkpoint_id: str, commit: Commit) -> int:
         """Keeps what a checkpoint says; by how much the thread has grown."""
         place = (ns, checkpoint_id)
-        commits = thread.commits
+        commits = known.commits
         before = len(commits)
         commits[place] = commit
-        thread.current = place
+        known.current = place
         if len(commits) > self.max_commits:
             del commits[next(iter(commits))]
         return len(commits) - before
@@ -386,7 +392,7 @@ def with_known_links(
         as the first that can be continued: the plan looks no further.
     """
     index = INDEX if index is None else index
-    if index.peek(origin.thread_id) is None:
+    if index.peek(origin.thread) is None:
         return None
     found: dict[int, Any] = {}
     last, searched = len(history.digests) - 1, 0
@@ -396,7 +402,7 @@ def with_known_links(
         if link is not None:
             continue
         searched += 1
-        known = index.lookup(origin.thread_id, key.fingerprint(history.digests[history.head : position + 1]))
+        known = index.lookup(origin.thread, key.fingerprint(history.digests[history.head : position + 1]))
         if known is not None:
             found[position] = known
             if position < last and alive(known["id"], known["store"]):

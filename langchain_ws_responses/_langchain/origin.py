@@ -12,6 +12,7 @@ __all__ = [
     "Entry",
     "Link",
     "Origin",
+    "Thread",
     "is_below",
     "is_given_up",
     "label_of",
@@ -19,6 +20,8 @@ __all__ = [
 ]
 
 Link = dict[str, Any]
+Thread = tuple[int, str]
+"""Whose thread, and its id: the threads of two savers may have one id, and are strangers."""
 
 THREAD_KEY = "thread"
 """In a link of this index or of a checkpoint's metadata: the thread whose own turn made it.
@@ -36,6 +39,7 @@ class Origin:
         checkpoint_id: The checkpoint that the task's graph started this step from.
         task_id: The task.
         attempt: Which attempt of the task this is, from 1.
+        scope: That of the `ChainSaver` that saves the graph's checkpoints.
     """
 
     thread_id: str
@@ -43,6 +47,12 @@ class Origin:
     checkpoint_id: str
     task_id: str
     attempt: int = 1
+    scope: int = 0
+
+    @property
+    def thread(self) -> Thread:
+        """The thread, as one of its saver's."""
+        return self.scope, self.thread_id
 
 
 @dataclass(frozen=True)

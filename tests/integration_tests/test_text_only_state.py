@@ -121,6 +121,11 @@ def restarted() -> None:
     INDEX.clear()
 
 
+def known(saver: ChainSaver) -> Any:
+    """What is remembered of the thread."""
+    return INDEX.peek((saver._book.scope, "thread-1"))
+
+
 # --- scenario 25 ------------------------------------------------------------------------------------------
 
 
@@ -338,18 +343,19 @@ def test_orphan_is_absent_after_a_failed_step(manager: ConnectionManager) -> Non
         graph = StateGraph(Log)
         graph.add_node("answer", answer)
         graph.add_edge(START, "answer")
-        app = graph.compile(checkpointer=ChainSaver(InMemorySaver()))
+        saver = ChainSaver(InMemorySaver())
+        app = graph.compile(checkpointer=saver)
         app.invoke({"log": ["first"]}, CONFIG)
         with pytest.raises(RuntimeError, match="after the answer"):
             app.invoke({"log": ["second"]}, CONFIG)
         orphan = server.requests[1].response_id
-        assert [entry.link["id"] for entry in INDEX.peek("thread-1").pending] == [orphan]
+        assert [entry.link["id"] for entry in known(saver).pending] == [orphan]
         app.invoke(None, CONFIG)
         app.invoke({"log": ["third"]}, CONFIG)
         assert kinds(server) == ["F", "D1", "D1", "D1"]
         assert server.requests[2].previous_response_id == server.requests[0].response_id
         assert seen(server.requests[3]) == told(["first", "one", "second", "two", "third"])
-        assert orphan not in {link["id"] for link in INDEX.peek("thread-1").links.values()}
+        assert orphan not in {link["id"] for link in known(saver).links.values()}
         named = [state.metadata.get("openai_response_id") for state in app.get_state_history(CONFIG)]
         assert orphan not in named
 
@@ -640,12 +646,36 @@ def test_responses_of_a_deleted_thread(on_delete: Any, given: bool, manager: Con
         app.invoke({"log": ["first"]}, other)
         saver.delete_thread("thread-1")
         assert saver.get_tuple(CONFIG) is None
-        assert INDEX.peek("thread-1") is None
+        assert known(saver) is None
         assert saver.deletions.wait(10)
         assert saver.deletions.failed == ()
         gone = on_delete == "delete_responses"
         assert saver.deletions.deleted == (2 if gone else 0)
         assert stored(model, server) == [not gone, not gone, True]
+
+
+def test_responses_of_a_thread_with_the_same_id_elsewhere(manager: ConnectionManager) -> None:
+    """Two tenants, each with a database and a key of its own; the first one's run has broken off."""
+    with ResponsesServer("of alice", "of bob") as server:
+        models = [model_on(server, manager, api_key=key) for key in ("sk-alice", "sk-bob")]
+        savers = [ChainSaver(InMemorySaver(), model=model, on_delete="delete_responses") for model in models]
+
+        def breaks_off(state: Log) -> Log:
+            models[0].invoke(messages_of(state["log"]))
+            raise RuntimeError("after the answer")
+
+        graph = StateGraph(Log)
+        graph.add_node("answer", breaks_off)
+        graph.add_edge(START, "answer")
+        with pytest.raises(RuntimeError, match="after the answer"):
+            graph.compile(checkpointer=savers[0]).invoke({"log": ["first"]}, CONFIG)
+        chat(models[1], savers[1]).invoke({"log": ["first"]}, CONFIG)
+        mine = [str(request.response_id) for request in server.requests]
+        for saver, left in ((savers[1], [True, False]), (savers[0], [False, False])):
+            saver.delete_thread("thread-1")
+            assert saver.deletions.wait(10)
+            assert (saver.deletions.deleted, saver.deletions.failed) == (1, ())
+            assert [is_stored(*pair) for pair in zip(models, mine, strict=True)] == left
 
 
 async def test_responses_of_a_deleted_thread_when_async_and_after_a_restart(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import sys
 import threading
 from contextlib import nullcontext
 from contextvars import ContextVar, copy_context
+from itertools import count, repeat
 from typing import TYPE_CHECKING, Any
 
 import openai
@@ -27,6 +28,7 @@ from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from waiting import BOUND
 
 from langchain_ws_responses import ChainSaver, ChatOpenAIWebSocket, ConnectionManager
+from langchain_ws_responses._langchain import book
 from langchain_ws_responses._langchain.deletions import Deletions, FailedDeletion, deletable
 from langchain_ws_responses._langchain.index import INDEX
 from langchain_ws_responses._langchain.origin import Origin
@@ -42,7 +44,9 @@ KEY = ChainKey(b"secret", ["scope", "gpt-test"])
 
 
 @pytest.fixture(autouse=True)
-def fresh_index() -> Iterator[None]:
+def fresh_index(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    # One saver at a time: what `noted` notes is of whichever is there.
+    monkeypatch.setattr(book, "_numbers", repeat(0))
     INDEX.clear()
     yield
     INDEX.clear()
@@ -467,7 +471,7 @@ async def test_error_of_the_inner_saver_comes_through_unchanged(name: str, on_de
             await getattr(saver, f"a{name}")(*CALLS[name])
     assert caught.value is Broken.error
     assert acaught.value is Broken.error
-    assert INDEX.peek(THREAD) is None
+    assert INDEX.peek((0, THREAD)) is None
 
 
 def test_answers_wait_on_when_a_checkpoint_could_not_be_saved() -> None:
@@ -556,7 +560,7 @@ def test_links_on_messages_are_taken_in() -> None:
     # Not this thread's own: a message may come from anywhere.
     assert found["openai_chain"] == {"model": link("y")}
     assert found["openai_response_id"] == "resp_y"
-    assert INDEX.lookup(THREAD, "fp-x") == link("x")
+    assert INDEX.lookup((0, THREAD), "fp-x") == link("x")
 
 
 def test_single_message_and_tuple_are_looked_at_too() -> None:
@@ -587,12 +591,12 @@ async def test_async_methods_do_the_same() -> None:
     assert ids(metadata(saver, 2)["openai_chain"]) == {"model": "resp_x"}
     INDEX.clear()
     assert await saver.aget_tuple(config()) is not None
-    assert INDEX.lookup(THREAD, "fp-x") == link("x")
+    assert INDEX.lookup((0, THREAD), "fp-x") == link("x")
     INDEX.clear()
     assert len([saved async for saved in saver.alist(config())]) == 2
-    assert INDEX.lookup(THREAD, "fp-x") == link("x")
+    assert INDEX.lookup((0, THREAD), "fp-x") == link("x")
     await saver.adelete_thread(THREAD)
-    assert INDEX.peek(THREAD) is None
+    assert INDEX.peek((0, THREAD)) is None
 
 
 @pytest.mark.parametrize(
@@ -638,7 +642,7 @@ def test_foreign_metadata_under_our_key_is_let_be(broken: Any) -> None:
     saved = saver.get_tuple(config())
     assert saved is not None
     assert saved.metadata["openai_chain"] == broken  # type: ignore[typeddict-item]
-    assert INDEX.peek(THREAD) is None
+    assert INDEX.peek((0, THREAD)) is None
 
 
 # --- loading --------------------------------------------------------------------------------------------------
@@ -656,8 +660,8 @@ def test_loading_brings_links_of_metadata_and_messages_back() -> None:
     saver = restart(saver)
     saved = saver.get_tuple(config())
     assert saved == saver.inner.get_tuple(config())
-    assert INDEX.lookup(THREAD, "fp-x") == own("x")
-    assert INDEX.lookup(THREAD, "fp-m") == link("m")
+    assert INDEX.lookup((0, THREAD), "fp-x") == own("x")
+    assert INDEX.lookup((0, THREAD), "fp-m") == link("m")
     assert ids(put(saver, 3, 2)["openai_chain"]) == {"model": "resp_x"}
 
 
@@ -666,9 +670,9 @@ def test_run_discards_what_no_checkpoint_committed() -> None:
     put(saver, 1)
     noted("orphan", 1)
     saver.get_tuple(config())
-    assert INDEX.lookup(THREAD, "fp-orphan") is not None
+    assert INDEX.lookup((0, THREAD), "fp-orphan") is not None
     saver.get_tuple(config(run=True))
-    assert INDEX.lookup(THREAD, "fp-orphan") is None
+    assert INDEX.lookup((0, THREAD), "fp-orphan") is None
     assert "openai_chain" not in put(saver, 2, 1)
 
 
@@ -682,7 +686,7 @@ def test_answer_of_a_task_with_saved_results_outlives_the_load(channel: str, kep
     noted("x", 1, task="t1")
     saver.put_writes(config("00000001"), [(channel, "written")], "t1")
     saver.get_tuple(config(run=True))
-    assert (INDEX.lookup(THREAD, "fp-x") is not None) is kept
+    assert (INDEX.lookup((0, THREAD), "fp-x") is not None) is kept
 
 
 def test_listing_ends_the_inner_listing() -> None:
@@ -966,6 +970,38 @@ def test_key_is_not_asked_for_when_a_thread_is_loaded() -> None:
         assert manager.stats().dials == 0
 
 
+def test_savers_know_nothing_of_each_others_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(book, "_numbers", count())
+    clients = Client(), Client()
+    savers = [ChainSaver(InMemorySaver(), on_delete="delete_responses") for _ in clients]
+    for saver, client in zip(savers, clients, strict=True):
+        saver._deletions._routes = lambda client=client: [Route(client)]
+    for name, step in (("committed", 1), ("interrupted", 3)):
+        noted(name, step)  # of the first saver
+    for saver in (savers[1], savers[0]):
+        put(saver, 2, 1)
+    assert "openai_response_id" not in metadata(savers[1], 2)
+    assert metadata(savers[0], 2)["openai_response_id"] == "resp_committed"
+    assert savers[1].get_tuple(config(run=True)) is not None
+    savers[1].delete_thread(THREAD)
+    assert savers[1].deletions.wait(10)
+    assert clients[1].asked == []
+    savers[0].delete_thread(THREAD)
+    assert savers[0].deletions.wait(10)
+    assert sorted(clients[0].asked) == ["resp_committed", "resp_interrupted"]
+
+
+def test_savers_over_one_checkpointer_share_what_they_know(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(book, "_numbers", count())
+    inner = InMemorySaver()
+    saver, again, other = ChainSaver(inner), ChainSaver(inner), ChainSaver(InMemorySaver())
+    noted("x", 1)
+    put(again, 2, 1)
+    assert metadata(saver, 2)["openai_response_id"] == "resp_x"
+    put(other, 2, 1)
+    assert "openai_response_id" not in metadata(other, 2)
+
+
 def test_only_own_stored_responses_are_deletable_and_each_once() -> None:
     links = [
         own("x"),
@@ -1045,7 +1081,7 @@ async def test_pruning(strategy: str, way: str) -> None:
     assert saver.deletions.wait(10)
     deleted = strategy == "delete"
     assert client.asked == (["resp_x"] if deleted else [])
-    assert (INDEX.peek(THREAD) is None) is deleted
+    assert (INDEX.peek((0, THREAD)) is None) is deleted
 
 
 def test_deletions_outlive_the_saver() -> None:

@@ -12,9 +12,11 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, StateGraph
 from waiting import eventually
 
+from langchain_ws_responses import ChainSaver
 from langchain_ws_responses._langchain.index import INDEX, ChainIndex, with_known_links
 from langchain_ws_responses._langchain.origin import Commit, Entry, Origin, is_below, label_of, tasks_of
 from langchain_ws_responses._protocol.chain import ChainKey, History, digest
@@ -36,6 +38,7 @@ class Manager:
 
 
 ROUTE: Any = Route()
+A, B = (0, "a"), (0, "b")
 
 
 def link(name: str, **fields: Any) -> dict[str, Any]:
@@ -52,15 +55,15 @@ def noted(index: ChainIndex, name: str, where: Origin | None = None, **fields: A
 
 def commit(index: ChainIndex, parent: str, checkpoint: str, ns: str = "", thread: str = "a") -> list[str]:
     """Commits what a checkpoint commits; the names of the answers."""
-    entries = index.uncommitted(thread, ns, parent, checkpoint)
+    entries = index.uncommitted((0, thread), ns, parent, checkpoint)
     chain = {label_of(ns, entry.origin): entry.link for entry in entries}
     newest = entries[-1].link["id"] if entries else ""
-    index.committed(thread, ns, checkpoint, Commit(chain, newest), entries)
+    index.committed((0, thread), ns, checkpoint, Commit(chain, newest), entries)
     return [entry.link["id"].removeprefix("resp_") for entry in entries]
 
 
 def pending(index: ChainIndex, thread: str = "a") -> list[str]:
-    known = index.peek(thread)
+    known = index.peek((0, thread))
     return [] if known is None else [entry.link["id"].removeprefix("resp_") for entry in known.pending]
 
 
@@ -69,27 +72,27 @@ def pending(index: ChainIndex, thread: str = "a") -> list[str]:
 
 def test_nothing_is_known_at_first() -> None:
     index = ChainIndex()
-    assert index.lookup("a", "fp_x") is None
-    assert index.peek("a") is None
-    assert index.uncommitted("a", "", "", "9") == []
-    assert index.forget("a") == []
-    assert index.place("a") is None
+    assert index.lookup(A, "fp_x") is None
+    assert index.peek(A) is None
+    assert index.uncommitted(A, "", "", "9") == []
+    assert index.forget(A) == []
+    assert index.place(A) is None
     assert index.routes() == []
 
 
 def test_answer_is_found_before_and_after_its_checkpoint() -> None:
     index = ChainIndex()
     noted(index, "x")
-    assert index.lookup("a", "fp_x") == link("x", thread="a")
+    assert index.lookup(A, "fp_x") == link("x", thread="a")
     assert commit(index, "1", "2") == ["x"]
     assert pending(index) == []
-    assert index.lookup("a", "fp_x") == link("x", thread="a")
+    assert index.lookup(A, "fp_x") == link("x", thread="a")
 
 
 def test_answer_is_found_in_its_thread_only() -> None:
     index = ChainIndex()
     noted(index, "x")
-    assert index.lookup("b", "fp_x") is None
+    assert index.lookup(B, "fp_x") is None
 
 
 def test_newest_of_two_answers_with_one_fingerprint_is_found() -> None:
@@ -97,9 +100,9 @@ def test_newest_of_two_answers_with_one_fingerprint_is_found() -> None:
     noted(index, "old", fp="same")
     commit(index, "1", "2")
     noted(index, "new", origin("2"), fp="same")
-    assert index.lookup("a", "same") == link("new", fp="same", thread="a")
+    assert index.lookup(A, "same") == link("new", fp="same", thread="a")
     commit(index, "2", "3")
-    assert index.lookup("a", "same") == link("new", fp="same", thread="a")
+    assert index.lookup(A, "same") == link("new", fp="same", thread="a")
 
 
 def test_answer_noted_twice_is_there_once() -> None:
@@ -107,14 +110,14 @@ def test_answer_noted_twice_is_there_once() -> None:
     index.written([Entry(origin(), link("x"))])
     noted(index, "x")
     assert pending(index) == ["x"]
-    assert index.lookup("a", "fp_x") == link("x", thread="a")
+    assert index.lookup(A, "fp_x") == link("x", thread="a")
 
 
 def test_what_a_message_brought_is_nobodys_own() -> None:
     index = ChainIndex()
     index.written([Entry(origin(), link("x"))])
-    assert index.lookup("a", "fp_x") == link("x")
-    assert index.forget("a") == []
+    assert index.lookup(A, "fp_x") == link("x")
+    assert index.forget(A) == []
 
 
 # --- commits ------------------------------------------------------------------------------------------------
@@ -157,7 +160,7 @@ def test_what_a_checkpoint_said_is_remembered() -> None:
     index = ChainIndex()
     noted(index, "x")
     commit(index, "1", "2")
-    known = index.peek("a")
+    known = index.peek(A)
     assert known is not None
     assert known.commits["", "2"] == Commit({"model": link("x", thread="a")}, "resp_x")
     assert known.current == ("", "2")
@@ -169,7 +172,7 @@ def test_later_attempt_replaces_the_answer_of_an_earlier_one() -> None:
     noted(index, "two", origin(attempt=2))
     assert pending(index) == ["two"]
     # It was stored all the same, and goes when the thread goes.
-    assert index.forget("a") == [link("one", thread="a"), link("two", thread="a")]
+    assert index.forget(A) == [link("one", thread="a"), link("two", thread="a")]
 
 
 def test_several_answers_of_one_attempt_are_all_kept() -> None:
@@ -184,35 +187,35 @@ def test_several_answers_of_one_attempt_are_all_kept() -> None:
 
 def test_loaded_links_are_found() -> None:
     index = ChainIndex()
-    index.load("a", "", "7", Commit({"model": link("x")}, "resp_x"), [link("y")])
-    assert index.lookup("a", "fp_x") == link("x")
-    assert index.lookup("a", "fp_y") == link("y")
+    index.load(A, "", "7", Commit({"model": link("x")}, "resp_x"), [link("y")])
+    assert index.lookup(A, "fp_x") == link("x")
+    assert index.lookup(A, "fp_y") == link("y")
 
 
 def test_checkpoint_that_a_run_goes_on_from_wins_over_a_younger_response() -> None:
     index = ChainIndex()
     old, young = link("old", fp="same"), link("young", fp="same")
-    index.load("a", "", "2", Commit({"model": young}, ""))
-    index.load("a", "", "1", Commit({"model": old}, ""))
-    assert index.lookup("a", "same") == young
-    index.load("a", "", "1", Commit({"model": old}, ""), replaces=True)
-    assert index.lookup("a", "same") == old
+    index.load(A, "", "2", Commit({"model": young}, ""))
+    index.load(A, "", "1", Commit({"model": old}, ""))
+    assert index.lookup(A, "same") == young
+    index.load(A, "", "1", Commit({"model": old}, ""), replaces=True)
+    assert index.lookup(A, "same") == old
 
 
 def test_link_on_a_message_wins_over_nothing() -> None:
     index = ChainIndex()
-    index.load("a", "", "1", Commit({"model": link("x")}, ""))
-    index.load("a", "", "1", Commit({}, ""), [link("forged", fp="fp_x")], replaces=True)
-    assert index.lookup("a", "fp_x") == link("x")
+    index.load(A, "", "1", Commit({"model": link("x")}, ""))
+    index.load(A, "", "1", Commit({}, ""), [link("forged", fp="fp_x")], replaces=True)
+    assert index.lookup(A, "fp_x") == link("x")
 
 
 def test_listing_pushes_nothing_out() -> None:
     index = ChainIndex(max_links=2, max_commits=2)
     for name in "xy":
-        index.load("a", "", name, Commit({"model": link(name)}, ""))
+        index.load(A, "", name, Commit({"model": link(name)}, ""))
     for name in "wvu":
-        index.load("a", "", name, Commit({"model": link(name)}, ""), listed=True)
-    known = index.peek("a")
+        index.load(A, "", name, Commit({"model": link(name)}, ""), listed=True)
+    known = index.peek(A)
     assert known is not None
     assert list(known.links) == ["fp_x", "fp_y"]
     assert list(known.commits) == [("", "x"), ("", "y")]
@@ -221,19 +224,19 @@ def test_listing_pushes_nothing_out() -> None:
 
 def test_listed_links_are_the_first_to_go() -> None:
     index = ChainIndex(max_links=2)
-    index.load("a", "", "2", Commit({"model": link("new")}, ""))
-    index.load("a", "", "1", Commit({"model": link("old")}, ""), listed=True)
-    index.load("a", "", "3", Commit({"model": link("newest")}, ""))
-    assert index.lookup("a", "fp_old") is None
-    assert index.lookup("a", "fp_new") is not None
+    index.load(A, "", "2", Commit({"model": link("new")}, ""))
+    index.load(A, "", "1", Commit({"model": link("old")}, ""), listed=True)
+    index.load(A, "", "3", Commit({"model": link("newest")}, ""))
+    assert index.lookup(A, "fp_old") is None
+    assert index.lookup(A, "fp_new") is not None
 
 
 def test_waiting_answers_are_dropped_at_the_next_load() -> None:
     index = ChainIndex()
     noted(index, "orphan")
-    index.discard("a", "", set())
+    index.discard(A, "", set())
     assert pending(index) == []
-    assert index.lookup("a", "fp_orphan") is None
+    assert index.lookup(A, "fp_orphan") is None
     assert commit(index, "1", "2") == []
 
 
@@ -242,7 +245,7 @@ def test_answers_of_tasks_whose_writes_were_saved_go_on_waiting() -> None:
     noted(index, "done", origin(ns="model:t1"))
     noted(index, "inner", origin(ns="sub:t2|model:t9"))
     noted(index, "failed", origin(ns="model:t3"))
-    index.discard("a", "", {"t1", "t2"})
+    index.discard(A, "", {"t1", "t2"})
     assert pending(index) == ["done", "inner"]
 
 
@@ -250,7 +253,7 @@ def test_load_of_an_inner_graph_drops_its_own_answers_only() -> None:
     index = ChainIndex()
     noted(index, "ours", origin("5", "sub:t1|model:t2"))
     noted(index, "sibling", origin("5", "sub:t8|model:t9"))
-    index.discard("a", "sub:t1", set())
+    index.discard(A, "sub:t1", set())
     assert pending(index) == ["sibling"]
 
 
@@ -259,19 +262,19 @@ def test_load_of_an_inner_graph_keeps_what_it_has_committed() -> None:
     index = ChainIndex()
     noted(index, "x", origin("5", "sub:t1|model:t2"))
     commit(index, "5", "6", ns="sub")
-    index.discard("a", "sub", set())
+    index.discard(A, "sub", set())
     assert commit(index, "1", "9") == ["x"]
 
 
 def test_forgotten_thread_gives_back_its_own_uncommitted_answers() -> None:
     index = ChainIndex()
     noted(index, "orphan")
-    index.discard("a", "", set())
+    index.discard(A, "", set())
     noted(index, "committed")
     commit(index, "1", "2")
     noted(index, "waiting", origin("2"))
-    assert [entry["id"] for entry in index.forget("a")] == ["resp_orphan", "resp_waiting"]
-    assert index.peek("a") is None
+    assert [entry["id"] for entry in index.forget(A)] == ["resp_orphan", "resp_waiting"]
+    assert index.peek(A) is None
     assert "0/" in repr(index)
 
 
@@ -288,8 +291,8 @@ def test_thread_unused_for_longest_is_forgotten_first() -> None:
         noted(index, thread, origin(thread=thread))
     noted(index, "again", origin(thread="a"))
     noted(index, "c", origin(thread="c"))
-    assert index.peek("b") is None
-    assert index.peek("a") is not None
+    assert index.peek(B) is None
+    assert index.peek(A) is not None
     assert total(index) == 3
 
 
@@ -298,7 +301,7 @@ def test_oldest_links_of_a_thread_are_forgotten_first() -> None:
     for number in range(5):
         noted(index, str(number), origin(str(number)))
         commit(index, str(number), str(number + 1))
-    known = index.peek("a")
+    known = index.peek(A)
     assert known is not None
     assert list(known.links) == ["fp_2", "fp_3", "fp_4"]
 
@@ -306,11 +309,11 @@ def test_oldest_links_of_a_thread_are_forgotten_first() -> None:
 def test_link_that_is_looked_up_stays_longer() -> None:
     index = ChainIndex(max_links=2)
     for number in range(2):
-        index.load("a", "", str(number), Commit({"model": link(str(number))}, ""))
-    index.lookup("a", "fp_0")
-    index.load("a", "", "2", Commit({"model": link("2")}, ""))
-    assert index.lookup("a", "fp_0") is not None
-    assert index.lookup("a", "fp_1") is None
+        index.load(A, "", str(number), Commit({"model": link(str(number))}, ""))
+    index.lookup(A, "fp_0")
+    index.load(A, "", "2", Commit({"model": link("2")}, ""))
+    assert index.lookup(A, "fp_0") is not None
+    assert index.lookup(A, "fp_1") is None
 
 
 def test_waiting_answers_and_checkpoints_are_bounded() -> None:
@@ -318,8 +321,8 @@ def test_waiting_answers_and_checkpoints_are_bounded() -> None:
     for number in range(6):
         noted(index, str(number), origin("1", f"model:t{number}"))
         index.written([Entry(origin("1", f"model:t{number}"), link(f"w{number}"))])
-        index.committed("a", "", f"c{number}", Commit({}, ""), [])
-    known = index.peek("a")
+        index.committed(A, "", f"c{number}", Commit({}, ""), [])
+    known = index.peek(A)
     assert known is not None
     assert len(known.pending) == 3
     assert list(known.commits) == [("", "c4"), ("", "c5")]
@@ -331,7 +334,7 @@ def test_all_together_is_bounded() -> None:
     for number in range(50):
         noted(index, str(number), origin(thread=f"t{number % 10}"))
     assert total(index) <= 20
-    assert index.peek("t9") is not None
+    assert index.peek((0, "t9")) is not None
 
 
 # --- where a turn went ----------------------------------------------------------------------------------------
@@ -343,7 +346,7 @@ def test_place_is_that_of_the_newest_turn_over_a_socket() -> None:
     route: Any = Route(manager, "endpoint")
     index.note(origin(), link("x"), route, on_socket=True)
     index.note(origin(), link("y"), ROUTE, on_socket=False)
-    assert index.place("a") == (manager, "endpoint")
+    assert index.place(A) == (manager, "endpoint")
     assert set(index.routes()) == {route, ROUTE}
 
 
@@ -355,7 +358,7 @@ def test_index_keeps_neither_manager_nor_route_alive() -> None:
     del manager, route
     # `gc.collect` does nothing while another thread collects.
     eventually(lambda: (gc.collect(), index.routes())[1] == [], "nobody holds the route")
-    assert index.place("a") is None
+    assert index.place(A) is None
 
 
 # --- where a turn runs ----------------------------------------------------------------------------------------
@@ -373,22 +376,44 @@ def test_here_is_nowhere_outside_a_graph() -> None:
     assert INDEX.here() is None
 
 
-@pytest.mark.usefixtures("active")
-def test_here_tells_thread_step_and_task() -> None:
-    from langgraph.checkpoint.memory import InMemorySaver
+class PassesOn(InMemorySaver):
+    """A saver around another one, like the one that LangGraph's server puts around an app's own."""
 
+    def __init__(self, inner: Any) -> None:
+        super().__init__()
+        self.around = inner
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.around, name)
+
+
+@pytest.mark.usefixtures("active")
+@pytest.mark.parametrize("around", [lambda saver: saver, PassesOn], ids=["itself", "inside another"])
+def test_here_tells_saver_thread_step_and_task(around: Any) -> None:
+    saver = ChainSaver(InMemorySaver())
     found: list[Origin | None] = []
     graph: Any = StateGraph(dict)
     graph.add_node("node", lambda _: found.append(INDEX.here()))
     graph.add_edge(START, "node")
-    app = graph.compile(checkpointer=InMemorySaver())
+    app = graph.compile(checkpointer=around(saver))
     app.invoke({"x": 1}, {"configurable": {"thread_id": "a"}})
     before = next(
         state for state in app.get_state_history({"configurable": {"thread_id": "a"}}) if state.next
     )
     task = before.tasks[0].id
     checkpoint = before.config["configurable"]["checkpoint_id"]
-    assert found == [Origin("a", f"node:{task}", checkpoint, task, 1)]
+    assert found == [Origin("a", f"node:{task}", checkpoint, task, 1, saver._book.scope)]
+
+
+@pytest.mark.usefixtures("active")
+def test_here_is_nowhere_where_another_saver_saves() -> None:
+    ChainSaver(InMemorySaver())
+    found: list[Origin | None] = []
+    graph: Any = StateGraph(dict)
+    graph.add_node("node", lambda _: found.append(INDEX.here()))
+    graph.add_edge(START, "node")
+    graph.compile(checkpointer=InMemorySaver()).invoke({"x": 1}, {"configurable": {"thread_id": "a"}})
+    assert found == [None]
 
 
 @pytest.mark.usefixtures("active")
@@ -471,7 +496,7 @@ def history(*links: tuple[int, Any], head: int = 0) -> History:
 def known_at(index: ChainIndex, *positions: int, head: int = 0) -> None:
     for position in positions:
         fp = KEY.fingerprint(DIGESTS[head : position + 1])
-        index.load("a", "", str(position), Commit({"model": link(str(position), fp=fp)}, ""))
+        index.load(A, "", str(position), Commit({"model": link(str(position), fp=fp)}, ""))
 
 
 def alive(response_id: str, stored: bool) -> bool:
@@ -573,14 +598,14 @@ def test_many_threads_at_once_lose_nothing() -> None:
             where = Origin(thread, f"model:{step}", f"{step:04}", str(step))
             noted(index, name, where)
             found += commit(index, f"{step:04}", f"{step + 1:04}", thread=thread)
-            assert index.lookup(thread, f"fp_{name}") is not None
+            assert index.lookup((0, thread), f"fp_{name}") is not None
         return found
 
     with ThreadPoolExecutor(8) as pool:
         results = list(pool.map(work, range(8)))
     for number, found in enumerate(results):
         assert found == [f"{number}-{step}" for step in range(200)]
-    assert total(index) == sum(known.size for number in range(8) if (known := index.peek(f"t{number}")))
+    assert total(index) == sum(known.size for number in range(8) if (known := index.peek((0, f"t{number}"))))
 
 
 def run(script: str) -> str:
