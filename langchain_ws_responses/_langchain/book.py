@@ -219,8 +219,11 @@ class ChainBook:
         """Forgets a thread that was deleted, and has its stored responses deleted."""
         thread_id = str(thread_id)
         self._free_lanes((self.scope, thread_id))
+        known = INDEX.peek((self.scope, thread_id))
         orphans = INDEX.forget((self.scope, thread_id))
         if self.deletions is not None:
+            if known is not None and known.dropped:
+                self.deletions.fail(thread_id, "", f"{known.dropped} were too many to remember")
             self.deletions.submit(thread_id, self.collected(thread_id, [*doomed, *orphans]))
 
     @staticmethod

@@ -30,6 +30,7 @@ __all__ = ["INDEX", "SCOPE_NAME", "ChainIndex", "Known", "with_known_links"]
 
 # How many assistant messages without a link are hashed in search of one. Each costs a hash over all before it.
 _MAX_SEARCHED = 64
+_MAX_ORPHANS = 256
 
 SCOPE_NAME = "_chain_scope"
 """What a `ChainSaver` is known by where a turn runs, also through a saver around it that passes attributes on."""
@@ -42,7 +43,8 @@ class Known:
     Attributes:
         links: Committed links by fingerprint, the newest last.
         pending: Answers that wait for a checkpoint, the newest last.
-        orphans: Links of answers that no checkpoint committed.
+        orphans: Links of stored answers of its own that no checkpoint names.
+        dropped: How many more of these there were.
         commits: What checkpoints say, by namespace and id.
         current: The checkpoint that was saved or taken in last: there is nothing new in it.
         manager: Weak reference to the manager of the newest turn over a socket.
@@ -51,7 +53,8 @@ class Known:
 
     links: OrderedDict[str, Link] = field(default_factory=OrderedDict)
     pending: list[Entry] = field(default_factory=list)
-    orphans: deque[Link] = field(default_factory=lambda: deque(maxlen=64))
+    orphans: deque[Link] = field(default_factory=lambda: deque(maxlen=_MAX_ORPHANS))
+    dropped: int = 0
     commits: dict[tuple[str, str], Commit] = field(default_factory=dict)
     current: tuple[str, str] | None = None
     manager: Callable[[], Any] | None = None
@@ -60,6 +63,13 @@ class Known:
     def has(self, fp: str) -> bool:
         """Whether a link with this fingerprint is here, committed or not."""
         return fp in self.links or any(entry.link["fp"] == fp for entry in self.pending)
+
+    def orphan(self, entries: Iterable[Entry]) -> None:
+        """Keeps what must be deleted with the thread, though no checkpoint names it."""
+        for entry in entries:
+            if THREAD_KEY in entry.link and entry.link.get("store") is True:
+                self.dropped += len(self.orphans) == _MAX_ORPHANS
+                self.orphans.append(entry.link)
 
     @property
     def size(self) -> int:
@@ -143,12 +153,14 @@ class ChainIndex:
             known, size = self._open(origin.thread)
             before = [entry for entry in known.pending if is_given_up(entry.origin, origin)]
             if before:
-                known.orphans.extend(entry.link for entry in before)
+                known.orphan(before)
                 known.pending = [entry for entry in known.pending if entry not in before]
             # A message may have brought the same link here already.
             known.pending = [entry for entry in known.pending if entry.link["id"] != own["id"]]
             known.pending.append(Entry(origin, own))
-            del known.pending[: -self.max_links]
+            if len(known.pending) > self.max_links:
+                known.orphan(known.pending[: -self.max_links])
+                del known.pending[: -self.max_links]
             if on_socket and route.manager is not None:
                 known.manager, known.endpoint = weakref.ref(route.manager), route.endpoint
             self._routes.add(route)
@@ -184,6 +196,7 @@ class ChainIndex:
             for entry in entries:
                 known, size = self._open(entry.origin.thread)
                 known.pending.append(entry)
+                known.orphan(known.pending[: -self.max_links])
                 del known.pending[: -self.max_links]
                 self._close(known, size)
 
@@ -225,6 +238,10 @@ class ChainIndex:
                 return
             known, size = self._open(thread)
             self._settle(known, ns, entries)
+            if not ns:
+                # A checkpoint names a limited number of answers.
+                named = {link["id"] for link in commit.chain.values()}
+                known.orphan(entry for entry in entries if entry.link["id"] not in named)
             for link in commit.chain.values():
                 self._add(known, link, newest=False, replaces=False)
             self._remember(known, ns, checkpoint_id, commit)
@@ -282,7 +299,7 @@ class ChainIndex:
             for entry in known.pending:
                 ours = is_below(ns, entry.origin.checkpoint_ns) and not (ns and entry.saved)
                 if ours and done.isdisjoint(tasks_of(entry.origin)):
-                    known.orphans.append(entry.link)
+                    known.orphan([entry])
                 else:
                     kept.append(entry)
             known.pending = kept

@@ -970,6 +970,35 @@ def test_key_is_not_asked_for_when_a_thread_is_loaded() -> None:
         assert manager.stats().dials == 0
 
 
+@pytest.mark.parametrize("answers", [40, 280])
+def test_answers_that_a_checkpoint_has_no_room_for_are_deleted_too(answers: int) -> None:
+    client = Client()
+    saver = ChainSaver(InMemorySaver(), on_delete="delete_responses")
+    saver._deletions._routes = lambda: [Route(client)]
+    put(saver, 1)
+    for number in range(answers):
+        noted(f"n{number}", 1, task=f"t{number}")
+    put(saver, 2, 1)
+    saver.delete_thread(THREAD)
+    assert saver.deletions.wait(10)
+    assert (len(set(client.asked)), saver.deletions.failed) == (answers, ())
+
+
+def test_answers_that_are_too_many_to_remember_are_reported(caplog: pytest.LogCaptureFixture) -> None:
+    client = Client()
+    saver = ChainSaver(InMemorySaver(), on_delete="delete_responses")
+    saver._deletions._routes = lambda: [Route(client)]
+    for number in range(600):  # none is ever committed: 256 wait, 256 are kept to be deleted
+        noted(f"n{number}", 1, task=f"t{number}")
+    saver.delete_thread(THREAD)
+    assert saver.deletions.wait(10)
+    assert len(set(client.asked)) == 512
+    (failed,) = saver.deletions.failed
+    assert (failed.thread_id, failed.response_id) == (THREAD, "")
+    assert failed.error == "88 were too many to remember"
+    assert "88 were too many" in caplog.text
+
+
 def test_savers_know_nothing_of_each_others_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(book, "_numbers", count())
     clients = Client(), Client()
