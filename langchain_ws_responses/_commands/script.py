@@ -10,11 +10,12 @@ import importlib.util
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from .. import testing
 from .._cli import UsageError
 from ..testing import Answer
+from ..testing._script import ErrorShape
 
 __all__ = ["answer_of", "load_function", "load_script"]
 
@@ -53,6 +54,41 @@ _FORMS: Mapping[str, Callable[..., Answer]] = {
 }
 # Options that hold an answer themselves.
 _INNER = ("then", "answer")
+_WORDS = frozenset(
+    {
+        "text", "tool_call", "custom_tool_call", "refusal", "failed", "incomplete", "error", "input", "call_id",
+        "phase", "message", "type", "param",
+    }
+)  # fmt: skip
+_NUMBERS = {
+    "chunks": (1, 10**9),
+    "drop": (0, 10**9),
+    "after_events": (0, 10**9),
+    "status": (100, 599),
+    "code": (1000, 4999),
+}
+
+
+def _check(name: str, value: Any) -> None:
+    """Refuses a value that would fail, or be passed over, only once the answer is asked for."""
+    if name in _WORDS and not isinstance(value, str):
+        raise TypeError(f"{name!r} must be a string")
+    if name in _NUMBERS and not (name == "chunks" and isinstance(value, list)):
+        least, most = _NUMBERS[name]
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+            what = f"at least {least}" if most == 10**9 else f"from {least} to {most}"
+            raise TypeError(f"{name!r} must be a whole number {what}")
+    if name == "shape" and value not in get_args(ErrorShape):
+        raise TypeError(f"'shape' must be one of {', '.join(get_args(ErrorShape))}")
+    if name == "headers" and not (
+        isinstance(value, dict) and all(isinstance(inner, str) for inner in value.values())
+    ):
+        raise TypeError("'headers' must be an object of strings")
+    if name == "events" and not (
+        isinstance(value, list)
+        and all(isinstance(event, dict) and isinstance(event.get("type"), str) for event in value)
+    ):
+        raise TypeError("'events' must be a list of objects whose 'type' is a string")
 
 
 def answer_of(value: Any) -> Answer:
@@ -72,6 +108,10 @@ def answer_of(value: Any) -> Answer:
     form = _FORMS.get(name)
     if form is None:
         raise TypeError(f"{name!r} is no answer; the first key is one of {', '.join(_FORMS)}")
+    for option in value:
+        # An error may have no code, and an option that is null has its default.
+        if value[option] is not None or (option == name and name != "error"):
+            _check(option, value[option])
     given = {option: answer_of(value[option]) if option in _INNER else value[option] for option in options}
     return form(value[name], **given)
 
@@ -88,6 +128,8 @@ def load_script(path: Path) -> list[Answer]:
             answers.append(answer_of(value))
         except (TypeError, ValueError, AttributeError) as exc:
             raise UsageError(f"{path}, {where}: {exc}.") from exc
+        except RecursionError as exc:
+            raise UsageError(f"{path}, {where} is nested too deeply.") from exc
     if not answers:
         raise UsageError(
             f"{path} holds no answer. Write one per line, as in {json.dumps({'text': 'Hello'})}."
@@ -110,6 +152,8 @@ def _values(path: Path, source: str) -> list[tuple[str, Any]]:
             values = json.loads(source)
         except ValueError as exc:
             raise UsageError(f"{path} is not JSON: {exc}.") from exc
+        except RecursionError as exc:
+            raise UsageError(f"{path} is nested too deeply.") from exc
         return [(f"answer {number}", value) for number, value in enumerate(values, 1)]
     found = []
     for number, line in enumerate(source.splitlines(), 1):
@@ -119,6 +163,8 @@ def _values(path: Path, source: str) -> list[tuple[str, Any]]:
             found.append((f"line {number}", json.loads(line)))
         except ValueError as exc:
             raise UsageError(f"{path}, line {number} is not JSON: {exc}.") from exc
+        except RecursionError as exc:
+            raise UsageError(f"{path}, line {number} is nested too deeply.") from exc
     return found
 
 

@@ -145,7 +145,7 @@ def load(path: str | Path) -> list[Interaction]:
     except (OSError, UnicodeDecodeError) as exc:
         raise CassetteError(f"The cassette {path} cannot be read ({type(exc).__name__}).") from None
     head: Any = None
-    with suppress(ValueError, IndexError):
+    with suppress(ValueError, IndexError, RecursionError):
         head = json.loads(lines[0])
     if not isinstance(head, dict) or not isinstance(head.get("cassette"), int):
         raise CassetteError(f"{path} is no cassette: its first line has no version. Record it again.")
@@ -159,7 +159,7 @@ def load(path: str | Path) -> list[Interaction]:
             continue
         try:
             found.append(Interaction.from_json(json.loads(line)))
-        except (KeyError, TypeError, ValueError, AttributeError):
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
             raise CassetteError(
                 f"{path}, line {number} is broken. Repair it by hand, or record the cassette again."
             ) from None

@@ -20,7 +20,7 @@ from websockets.sync.client import connect
 from langchain_ws_responses._cli import Console
 from langchain_ws_responses._commands.script import _FORMS, answer_of, load_script
 from langchain_ws_responses._commands.serving import _Journal, run_until_stopped
-from langchain_ws_responses.testing import Answer, ResponsesServer, hold
+from langchain_ws_responses.testing import Answer, ResponsesServer, error, hold
 
 if TYPE_CHECKING:
     import subprocess
@@ -205,6 +205,25 @@ def test_an_address_of_another_machine_says_so(
         (["--script", "FILE"], '"x"\n{"text": "x", "colour": 1}', "line 2: "),
         (["--script", "FILE"], '{"calls": 3}', "a list of answers is needed"),
         (["--script", "FILE"], "3", "a string or an object"),
+        (["--script", "FILE"], '{"text": 5}', "line 1: 'text' must be a string"),
+        (["--script", "FILE"], '{"tool_call": null}', "'tool_call' must be a string"),
+        (["--script", "FILE"], '{"text": "x", "chunks": -1}', "'chunks' must be a whole number at least 1"),
+        (["--script", "FILE"], '{"drop": "x"}', "'drop' must be a whole number at least 0"),
+        (
+            ["--script", "FILE"],
+            '{"error": "x", "status": "abc"}',
+            "'status' must be a whole number from 100 to 599",
+        ),
+        (
+            ["--script", "FILE"],
+            '{"error": "x", "headers": {"a": 1}}',
+            "'headers' must be an object of strings",
+        ),
+        (["--script", "FILE"], '{"error": "x", "shape": "round"}', "'shape' must be one of nested, flat"),
+        (["--script", "FILE"], '{"events": [{"type": 5}]}', "a list of objects whose 'type' is a string"),
+        (["--script", "FILE"], '{"drop": 1, "answer": {"text": 5}}', "'text' must be a string"),
+        (["--script", "FILE"], "[" * 100_000, "is nested too deeply"),
+        (["--script", "FILE"], '"x"\n' + '{"text": ' * 100_000, "line 2 is nested too deeply"),
         (["--answer", "FILE"], None, "cannot read"),
         (["--answer", "FILE"], "x = 1", "no function `answer(request)`"),
         (["--answer", "FILE"], "1/0", "ZeroDivisionError"),
@@ -239,7 +258,7 @@ def test_every_form_of_a_script_is_the_answer_that_it_names(tmp_path: Path) -> N
         {"calls": [{"tool_call": "a"}, {"tool_call": "b", "args": {"x": 1}}], "text": "Both."},
         {"reasoning": "Think.", "then": "Done."},
         {"json": {"name": "Ada"}},
-        {"refusal": "No."},
+        {"refusal": "No.", "chunks": None},
         {"failed": "server_error", "message": "Broken."},
         {"incomplete": "max_output_tokens", "text": "Cut"},
         {"error": "rate_limit_exceeded", "status": 429, "headers": {"retry-after": "7"}},
@@ -273,6 +292,10 @@ def test_every_form_in_the_docs_is_an_answer(project: Path) -> None:
     assert {next(iter(form)) for form in shown} == set(_FORMS)
     for form in shown:
         assert isinstance(answer_of(form), Answer)
+
+
+def test_an_error_may_have_no_code() -> None:
+    assert answer_of({"error": None, "status": 500, "headers": None}) == error(code=None, status=500)
 
 
 def test_an_inner_answer_is_checked_too() -> None:

@@ -621,6 +621,8 @@ def test_other_headers_can_be_recorded(tape: Path) -> None:
         ('{"cassette": 1}\n{"request": {}}\n', "line 2 is broken"),
         ('{"cassette": 1}\n\n{"request"\n', "line 3 is broken"),
         ('{"cassette": 1}\n[]\n', "line 2 is broken"),
+        ("[" * 100_000, "no version"),
+        ('{"cassette": 1}\n' + "[" * 100_000, "line 2 is broken"),
     ],
 )
 def test_file_that_cannot_be_used(tape: Path, content: str | None, says: str) -> None:
