@@ -153,7 +153,7 @@ def test_methods_of_the_model() -> None:
 def test_statuses_that_lead_to_http() -> None:
     page = (PROJECT / "docs" / "explanation" / "when-http.md").read_text(encoding="utf-8")
     line = next(line for line in page.splitlines() if "refuses the upgrade" in line)
-    assert set(re.findall(r"\b\d{3}\b", line)) == {str(status) for status in recovery._NO_MODE_HERE}
+    assert set(re.findall(r"\b\d{3}\b", line)) == {str(status) for status in recovery.NO_MODE_HERE}
 
 
 def test_environment_variables() -> None:
