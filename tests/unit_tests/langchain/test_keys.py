@@ -18,7 +18,7 @@ from langchain_ws_responses.errors import ConfigurationError
 from langchain_ws_responses.testing import ResponsesServer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 USER: ContextVar[str] = ContextVar("USER")
 TRANSPORTS = ("websocket", "auto", "http")
@@ -38,6 +38,16 @@ def as_user(name: str, work: Any, *args: Any) -> Any:
         return work(*args)
 
     return copy_context().run(call)
+
+
+def noted_in(asked: list[str]) -> Callable[[], str]:
+    """A callable that gives the user as the key, and notes each time it is asked."""
+
+    def key() -> str:
+        asked.append(USER.get())
+        return asked[-1]
+
+    return key
 
 
 def keys_of(server: ResponsesServer) -> list[tuple[str, str]]:
@@ -211,12 +221,7 @@ def test_getting_ready_is_done_under_the_key_of_its_caller(
     server: ResponsesServer, manager: ConnectionManager, way: str
 ) -> None:
     asked: list[str] = []
-
-    def key() -> str:
-        asked.append(USER.get())
-        return asked[-1]
-
-    model = socket_model(server, manager, api_key=key)
+    model = socket_model(server, manager, api_key=noted_in(asked))
 
     def ready() -> None:
         if way.startswith("a"):
@@ -238,12 +243,7 @@ def test_compacting_goes_under_the_key_of_its_caller(
     server: ResponsesServer, manager: ConnectionManager, way: str
 ) -> None:
     asked: list[str] = []
-
-    def key() -> str:
-        asked.append(USER.get())
-        return asked[-1]
-
-    model = socket_model(server, manager, api_key=key)
+    model = socket_model(server, manager, api_key=noted_in(asked))
     history = [HumanMessage("First?"), as_user("alice", model.invoke, "First?")]
     work = getattr(model, way)
     as_user("alice", lambda: asyncio.run(work(history)) if way == "acompact" else work(history))

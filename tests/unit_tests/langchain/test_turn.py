@@ -30,6 +30,8 @@ from langchain_ws_responses.testing import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from langchain_ws_responses import ChatOpenAIWebSocket
     from langchain_ws_responses.testing import Answer, RecordedRequest
 
@@ -318,18 +320,25 @@ def test_request_with_a_tool_that_only_reads_is_repeated(
         assert model.invoke("Hello").text == ANSWER
 
 
+def edited_meanwhile(
+    said: HumanMessage, number: int, words: str, failing: Answer
+) -> Callable[[RecordedRequest], Answer]:
+    """Answers, but for one request: the message is edited while that is in flight, and then it fails."""
+
+    def answer(request: RecordedRequest) -> Answer:
+        if request.number != number:
+            return text("Fine.")
+        said.content = words
+        return failing
+
+    return answer
+
+
 def test_a_message_edited_before_the_resend_is_what_the_answer_is_to(
     manager: ConnectionManager, no_backoff: None
 ) -> None:
     said = HumanMessage("original")
-
-    def answer(request: RecordedRequest) -> Answer:
-        if request.number == 1:
-            said.content = "edited"
-            return drop(1)
-        return text("Fine.")
-
-    with ResponsesServer(answer=answer) as server:
+    with ResponsesServer(answer=edited_meanwhile(said, 1, "edited", drop(1))) as server:
         model = socket_model(server, manager, max_retries=2)
         first = model.invoke([said])
         said.content = "original"
@@ -343,14 +352,8 @@ def test_a_message_redacted_before_a_delta_is_sent_again_makes_it_a_full_send(
     manager: ConnectionManager, no_backoff: None
 ) -> None:
     said = HumanMessage("my card")
-
-    def answer(request: RecordedRequest) -> Answer:
-        if request.number == 2:
-            said.content = "my ****"
-            return error(code="rate_limit_exceeded", status=429)
-        return text(f"Answer {request.number}.")
-
-    with ResponsesServer(answer=answer) as server:
+    busy = error(code="rate_limit_exceeded", status=429)
+    with ResponsesServer(answer=edited_meanwhile(said, 2, "my ****", busy)) as server:
         model = socket_model(server, manager, max_retries=2)
         history = [said, model.invoke([said]), HumanMessage("Second?")]
         second = model.invoke(history)
@@ -368,14 +371,7 @@ def test_a_message_edited_before_http_takes_over_is_what_the_answer_is_to(
     manager: ConnectionManager, no_backoff: None
 ) -> None:
     said = HumanMessage("original")
-
-    def answer(request: RecordedRequest) -> Answer:
-        if request.number == 1:
-            said.content = "edited"
-            return drop(0, code=1009)
-        return text("Fine.")
-
-    with ResponsesServer(answer=answer) as server:
+    with ResponsesServer(answer=edited_meanwhile(said, 1, "edited", drop(0, code=1009))) as server:
         model = socket_model(server, manager, transport="auto", max_retries=2).bind_tools(
             [{"type": "web_search"}]
         )
